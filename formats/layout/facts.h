@@ -1,0 +1,17 @@
+/* facts.h: a format row as the JSON object that stands in the container's index, so that a reader needs no table of its own.
+ *
+ *   mxfp4 -> {"family":"mx","element":"e2m1","bits":4,"exponent_bits":2,"mantissa_bits":1,"bias":1,"special":"none","zero_point":false}
+ *
+ * Why this way: facts, not names, decode a tensor; a new row needs no new reader.
+ * Corner cases: the text is fixed by the row, so the index has a known size.
+ * Reference: FORMAT.md 4.
+ */
+#ifndef LLMQ_LAYOUT_FACTS_H
+#define LLMQ_LAYOUT_FACTS_H
+
+#include "base/text.h"
+#include "number/format.h"
+
+void facts_write(const struct format *format, struct text *out);
+
+#endif

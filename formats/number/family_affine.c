@@ -1,0 +1,83 @@
+/* family_affine.c: integers with a float scale, symmetric (int) or with a zero point (uint).
+ *
+ * Formula: symmetric s = store(max(amax / (2^(N-1) - 0.5), 2^-23)); asymmetric s = store(max((b - a) / (2^N - 1), 2^-23)), z = clamp(-RNE(a / s)); code = clamp(R(x / s) + z).
+ * Rule mse: the range times k/64 for k = 64, 63 .. 16, 65 .. 72, least squared error, first on ties.
+ * Why this way: codes are computed with the stored scale, so what was measured is what is read; a true division puts ties where that scale says.
+ * Corner cases: a zero group has scale 2^-23 and codes of zero; a scale that overflows its type is no candidate; errors are measured in units of 2^ilog2(amax).
+ * Reference: NUMERICS.md 4. Worked number: int4, amax 0.453125, BF16 scale: 0.0604167 -> 0x3D77 = 0.060302734375.
+ */
+#include <math.h>
+
+#include "number/half.h"
+#include "number/kernel.h"
+
+enum { FULL = 64, LEAST = 16, MOST = 72 };
+
+static float range_amax(struct range range)
+{
+    return -range.min > range.max ? -range.min : range.max;
+}
+
+/* Candidate number -> k: 64, 63, .. 16, then 65 .. 72. */
+static int candidate_k(uint32_t number)
+{
+    int down = FULL - (int)number;
+    return down >= LEAST ? down : FULL + (int)number - (FULL - LEAST);
+}
+
+static uint32_t affine_candidates(const struct quant *quant)
+{
+    return quant->rule == RULE_MSE ? 1 + (FULL - LEAST) + (MOST - FULL) : 1;
+}
+
+static bool affine_candidate(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale)
+{
+    const struct elem *elem = quant->format->elem;
+    const float ratio = (float)candidate_k(number) / 64.0f, least = 0x1p-23f;
+    float s = quant->format->zero_point ? (range.max - range.min) * ratio / (float)elem->code_max
+                                        : range_amax(range) * ratio / ((float)elem->code_max + 0.5f);
+    scale->bits = scale_store(quant->scale, s > least ? s : least);
+    scale->value = scale_load(quant->scale, scale->bits);
+    scale->zero = 0;
+    float widest = quant->format->zero_point ? (float)elem->code_max : (float)-elem->code_min;
+    if (isinf(scale->value * widest)) return false;
+    if (quant->format->zero_point) {
+        float low = range.min * ratio / scale->value;
+        float zero = -round_to_integer(low, ROUND_NEAREST_EVEN);
+        scale->zero = (int32_t)fminf(fmaxf(zero, 0.0f), (float)elem->code_max);
+    }
+    return true;
+}
+
+static struct int_coding coding_of(const struct quant *quant, const struct group_scale *scale)
+{
+    const struct elem *elem = quant->format->elem;
+    return (struct int_coding){ scale->value, scale->zero, elem->code_min, elem->code_max, elem->bits, elem->kind == ELEM_SIGNED, quant->rounding };
+}
+
+static void affine_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, const float *x,
+                         const float *weight, size_t n, uint32_t first, float lanes[16])
+{
+    struct int_coding coding = coding_of(quant, scale);
+    float amax = range_amax(range);
+    int32_t p = amax == 0.0f ? 0 : exact_ilog2(amax);
+    p = p < -126 ? -126 : p > 126 ? 126 : p;
+    kernels->error_int(&coding, x, exact_exp2(-p), weight, n, first, lanes);
+}
+
+static void affine_encode(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const float *x, size_t n,
+                          uint16_t *codes)
+{
+    struct int_coding coding = coding_of(quant, scale);
+    kernels->encode_int(&coding, x, n, codes);
+}
+
+static void affine_decode(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const uint16_t *codes, size_t n,
+                          float *y)
+{
+    struct int_coding coding = coding_of(quant, scale);
+    kernels->decode_int(&coding, codes, n, y);
+}
+
+extern const struct family family_affine;
+const struct family family_affine = { "affine", affine_candidate, affine_candidates, affine_error, affine_encode, affine_decode };

@@ -1,0 +1,127 @@
+/* family_mx.c: MX formats: a shared power of two for each group (E8M0), float or fixed-point elements.
+ *
+ * Formula: u = fl(x * 2^-e), code = encode(u), weight = fl(value(code) * 2^e). Rules for e from amax:
+ *   floor ilog2(amax) - emax      even: floor of (bits(amax) + 2^(22-m))      ceil: ceil(log2 amax) - emax      rceil: least e with amax <= max * 2^e
+ *   search: floor, floor+1, floor-1 by least squared error, ties in this order
+ * Why this way: exponents come from bits, never from a logarithm, so they are exact on every machine.
+ * Corner cases: e is clamped to -127 .. 127-emax; a zero group has byte 0; a candidate that the clamp makes equal to an earlier one is left out.
+ * Reference: NUMERICS.md 3; OCP Microscaling Formats 1.0, 6.3. Worked number: e2m1, amax 5: floor e 0 (5 -> 4), ceil and rceil: 1 and 0.
+ */
+#include <math.h>
+
+#include "number/half.h"
+#include "number/kernel.h"
+
+/* The largest e for which max * 2^e is finite. */
+static int32_t highest_exponent(const struct elem *elem)
+{
+    return 127 - elem->emax;
+}
+
+static int32_t clamp_exponent(const struct elem *elem, int32_t e)
+{
+    return e < -127 ? -127 : e > highest_exponent(elem) ? highest_exponent(elem) : e;
+}
+
+static float range_amax(struct range range)
+{
+    return -range.min > range.max ? -range.min : range.max;
+}
+
+static int32_t floor_exponent(const struct elem *elem, float amax)
+{
+    return exact_ilog2(amax) - elem->emax;
+}
+
+static int32_t even_exponent(const struct elem *elem, float amax)
+{
+    uint32_t man_bits = elem->kind == ELEM_FLOAT ? elem->man_bits : elem->bits;
+    uint32_t bits = f32_bits(amax) + (1u << (22u - man_bits));
+    return (int32_t)(bits >> 23) - 127 - elem->emax;
+}
+
+static int32_t ceil_exponent(const struct elem *elem, float amax)
+{
+    int32_t floor = exact_ilog2(amax);
+    return floor + (exact_exp2(floor) < amax) - elem->emax;
+}
+
+/* max = significand * 2^emax: amax <= max * 2^e at e = floor when amax's significand is at most that of max, else one more is needed. */
+static int32_t rceil_exponent(const struct elem *elem, float amax)
+{
+    int32_t floor = exact_ilog2(amax);
+    float amax_significand = amax >= 0x1p-126f ? f32_from_bits((f32_bits(amax) & 0x7FFFFFu) | 0x3F800000u) : amax * exact_exp2(-floor - 64) * 0x1p64f;
+    float max_significand = elem->max * exact_exp2(-elem->emax);
+    return floor - elem->emax + (amax_significand > max_significand);
+}
+
+static int32_t rule_exponent(const struct elem *elem, enum scale_rule rule, float amax)
+{
+    if (amax == 0.0f) return -127;
+    switch (rule) {
+    case RULE_EVEN: return even_exponent(elem, amax);
+    case RULE_CEIL: return ceil_exponent(elem, amax);
+    case RULE_RCEIL: return rceil_exponent(elem, amax);
+    default: return floor_exponent(elem, amax);
+    }
+}
+
+static void set_exponent(int32_t e, struct group_scale *scale)
+{
+    *scale = (struct group_scale){ .bits = (uint32_t)(e + 127), .value = exact_exp2(e) };
+}
+
+static bool mx_candidate(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale)
+{
+    const struct elem *elem = quant->format->elem;
+    int32_t e = clamp_exponent(elem, rule_exponent(elem, quant->rule, range_amax(range)));
+    if (number == 1 && e++ == highest_exponent(elem)) return false;
+    if (number == 2 && e-- == -127) return false;
+    set_exponent(e, scale);
+    return true;
+}
+
+static uint32_t mx_candidates(const struct quant *quant)
+{
+    return quant->rule == RULE_SEARCH ? 3 : 1;
+}
+
+static float inverse(const struct group_scale *scale)
+{
+    return exact_exp2(127 - (int32_t)scale->bits);
+}
+
+static void mx_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, const float *x,
+                     const float *weight, size_t n, uint32_t first, float lanes[16])
+{
+    const struct elem *elem = quant->format->elem;
+    int32_t e0 = clamp_exponent(elem, rule_exponent(elem, RULE_FLOOR, range_amax(range)));
+    float unit = exact_exp2((int32_t)scale->bits - 127 - e0);
+    if (elem->kind == ELEM_FLOAT) kernels->error_float(elem, quant->rounding, x, inverse(scale), unit, weight, n, first, lanes);
+    else kernels->error_fixed(elem, quant->rounding, x, inverse(scale), unit, weight, n, first, lanes);
+}
+
+static void mx_encode(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const float *x, size_t n,
+                      uint16_t *codes)
+{
+    const struct elem *elem = quant->format->elem;
+    if (elem->kind == ELEM_FLOAT) kernels->encode_float(elem, quant->rounding, x, inverse(scale), n, codes);
+    else kernels->encode_fixed(elem, quant->rounding, x, inverse(scale), n, codes);
+}
+
+/* value(code) * 2^-fraction * 2^e: the two powers are applied one after the other, so that fl(value * 2^e) is what the reader of FORMAT.md computes. */
+static void mx_decode(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const uint16_t *codes, size_t n,
+                      float *y)
+{
+    const struct elem *elem = quant->format->elem;
+    if (elem->kind == ELEM_FLOAT) {
+        kernels->decode_float(elem, codes, scale->value, n, y);
+        return;
+    }
+    struct int_coding coding = { .scale = exact_exp2(-(int32_t)elem->fraction_bits), .bits = elem->bits, .is_signed = elem->kind == ELEM_SIGNED };
+    kernels->decode_int(&coding, codes, n, y);
+    for (size_t i = 0; i < n; i++) y[i] *= scale->value;
+}
+
+extern const struct family family_mx;
+const struct family family_mx = { "mx", mx_candidate, mx_candidates, mx_error, mx_encode, mx_decode };

@@ -1,0 +1,115 @@
+/* format.h: formats, the table of what llmq quantises to, and the families of functions behind the rows.
+ *
+ *   row: mxfp4 = element e2m1, group 32, scale e8m0, rules floor even ceil rceil search, family mx
+ *
+ * Why this way: a new format of a known family is one row; a new family is one file. Nothing outside this table asks for a format by name.
+ * Corner cases: groups of 1 .. 32768 weights, a whole row ("channel") or a whole tensor ("tensor"); the last group of a row may be shorter.
+ * Reference: NUMERICS.md; design.md 3.
+ */
+#ifndef LLMQ_NUMBER_FORMAT_H
+#define LLMQ_NUMBER_FORMAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "number/elem.h"
+#include "number/scale.h"
+
+#define GROUP_MAX 32768u
+#define CANDIDATES_MAX 64u
+
+struct kernels;
+struct quant;
+
+/* How the weights of a group are encoded: the stored bits and what they mean. */
+struct group_scale {
+    uint32_t bits; /* as stored */
+    float value; /* scale_load of bits */
+    int32_t zero; /* zero point, 0 where the format has none */
+};
+
+/* What an observe pass found out about one group: the range and, if the rule searches, nothing more. */
+struct range {
+    float min, max; /* over the weights, with 0 included: min <= 0 <= max */
+};
+
+/* The functions of a family. x are n finite weights; weight is NULL or n importance weights >= 0. No function allocates or keeps a pointer. */
+struct family {
+    const char *name; /* as in the container's index */
+    /* Scale for a group of known range by candidate number: candidate 0 is what a rule without search takes. false: there is no such candidate (the scale overflows, or the clamp made
+     * it equal to an earlier one). */
+    bool (*candidate)(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale);
+    /* How many candidates the rule tries, at least 1. */
+    uint32_t (*candidates)(const struct quant *quant);
+    /* Adds the error terms of the n weights to the 16 lanes, beginning with lane first (NUMERICS.md 5), in units that depend on the range alone. */
+    void (*error)(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, const float *x,
+                  const float *weight, size_t n, uint32_t first, float lanes[16]);
+    void (*encode)(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const float *x, size_t n,
+                   uint16_t *codes);
+    void (*decode)(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const uint16_t *codes, size_t n,
+                   float *y);
+};
+
+/* A row. */
+struct format {
+    const char *name;
+    const char *summary; /* one line */
+    const struct family *family;
+    const struct elem *elem;
+    uint32_t default_group;
+    bool channel, tensor; /* whether group "channel" and "tensor" are allowed */
+    bool zero_point;
+    uint32_t scale_types; /* bit mask over enum scale_type */
+    enum scale_type default_scale;
+    uint32_t rules; /* bit mask over enum scale_rule */
+    enum scale_rule default_rule;
+    float sqnr_db; /* least SQNR on Gaussian weights with the defaults, dB: the row's own quality bound, held by a test */
+};
+
+enum group_kind { GROUP_SIZE, GROUP_CHANNEL, GROUP_TENSOR };
+
+/* A format with all parameters resolved: what one tensor is quantised with. */
+struct quant {
+    const struct format *format;
+    enum group_kind group_kind;
+    uint32_t group; /* weights, for GROUP_SIZE */
+    enum scale_type scale;
+    enum scale_rule rule;
+    enum rounding rounding;
+};
+
+size_t format_count(void);
+const struct format *format_at(size_t index);
+const struct format *format_find(const char *name);
+const struct family *family_find(const char *name);
+
+/* Parameters a user may set beside the format's name; a NULL or empty string leaves the format's default. */
+struct quant_params {
+    const char *group; /* "32", "channel", "tensor" */
+    const char *scale; /* "bf16" */
+    const char *rule; /* "search" */
+    const char *rounding; /* "nearest-even" */
+    bool where_valid; /* leave out, instead of refusing, what this format does not take */
+};
+
+/* Parses "int4" or "int4:group=64,scale=f16,rule=mse,rounding=away": inline values go before those of params, where params' value makes no sense for this format (a scale type of an MX
+ * format, a rule the row does not list) it is ERR_USAGE naming format, value and what is allowed. */
+enum status quant_parse(const char *text, const struct quant_params *params, struct quant *quant, struct err *err);
+
+/* Weights in one group of a row of cols weights (cols for channel and tensor), and groups in a row (1 for channel and tensor). */
+uint64_t quant_group_len(const struct quant *quant, uint64_t cols);
+uint64_t quant_groups_per_row(const struct quant *quant, uint64_t cols);
+
+/* "32", "\"channel\"", "\"tensor\"": JSON text of the group. out has at least 16 bytes. */
+const char *quant_group_json(const struct quant *quant, char *out);
+
+/* One group, all steps: range, candidates by least error, encode. false: the scale overflows its type (scale and codes are then not set). */
+bool quant_group(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n,
+                 struct group_scale *scale, uint16_t *codes);
+
+/* Chooses among the candidates with the given errors (errors[i] for candidate i; left-out ones are skipped): least error, first on ties. */
+bool quant_choose(const struct quant *quant, struct range range, const double *errors, struct group_scale *scale);
+
+#endif

@@ -1,0 +1,61 @@
+/* kernel_ref.c: the portable kernel set, the one that defines the bits, and the choice between sets.
+ *
+ * Formula: kernel_body.h.
+ * Why this way: design.md 4: portable reference first, overrides in a table, one list for tests and benchmarks.
+ * Corner cases: on processors other than x86-64 this set is the only one.
+ * Reference: NUMERICS.md. Worked number: lanes 1, 2, .. 16 sum to 136.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "number/half.h"
+#include "number/kernel.h"
+#include "number/kernel_x86.h"
+#include "number/mxfp4_bf16.h"
+
+#define KERNEL(name) name##_portable
+#define KERNEL_TARGET
+#include "number/kernel_body.h"
+
+static const struct kernels portable = {
+    .name = "portable",
+    .widen_bf16 = widen_bf16_portable,
+    .all_finite = all_finite_portable,
+    .range = range_portable,
+    .encode_float = encode_float_portable,
+    .error_float = error_float_portable,
+    .decode_float = decode_float_portable,
+    .encode_fixed = encode_fixed_portable,
+    .error_fixed = error_fixed_portable,
+    .encode_int = encode_int_portable,
+    .error_int = error_int_portable,
+    .decode_int = decode_int_portable,
+    .measure = measure_portable,
+    .mxfp4_bf16 = mxfp4_bf16_portable,
+};
+
+float lanes_sum(float lanes[16])
+{
+    for (size_t width = 8; width > 0; width /= 2)
+        for (size_t j = 0; j < width; j++) lanes[j] += lanes[j + width];
+    return lanes[0];
+}
+
+size_t kernels_count(void)
+{
+    return 1 + kernels_x86_count();
+}
+
+const struct kernels *kernels_at(size_t index)
+{
+    return index == 0 ? &portable : kernels_x86_at(index - 1);
+}
+
+const struct kernels *kernels_select(const char *most)
+{
+    size_t best = kernels_count() - 1;
+    if (!most || !*most) return kernels_at(best);
+    for (size_t i = 0; i <= best; i++)
+        if (strcmp(kernels_at(i)->name, most) == 0) return kernels_at(i);
+    return kernels_x86_known(most) ? kernels_at(best) : kernels_at(0);
+}
