@@ -1,0 +1,78 @@
+/* cmd_formats.c: the command formats: lists the rows of the format table.
+ *
+ * Drawing: NAME  BITS/WEIGHT  GROUP  SCALES  RULES  SUMMARY, one row a format.
+ * Why this way: the table is the documentation.
+ * Corner cases: bits per weight are those of the defaults, scales and zero points included.
+ * Reference: number/format.h. Worked number: mxfp4 4.25 = 4 + 8/32.
+ */
+#include "converter/app.h"
+#include "converter/print.h"
+#include "number/format.h"
+
+static double default_bits(const struct format *format)
+{
+    double group = (double)format->default_group;
+    return format->elem->bits + (scale_type_bits(format->default_scale) + (format->zero_point ? format->elem->bits : 0)) / group;
+}
+
+/* Names of the set bits, with a separator; quote is put around each. */
+static void print_names(uint32_t mask, unsigned count, const char *(*name)(unsigned), const char *quote, const char *separator)
+{
+    bool first = true;
+    for (unsigned i = 0; i < count; i++)
+        if (mask >> i & 1u) {
+            printf("%s%s%s%s", first ? "" : separator, quote, name(i), quote);
+            first = false;
+        }
+}
+
+static const char *rule_name(unsigned i)
+{
+    return scale_rule_name((enum scale_rule)i);
+}
+
+static const char *scale_name(unsigned i)
+{
+    return scale_type_name((enum scale_type)i);
+}
+
+static void print_json(void)
+{
+    printf("{\"formats\":[");
+    for (size_t i = 0; i < format_count(); i++) {
+        const struct format *format = format_at(i);
+        printf("%s\n{\"name\":\"%s\",\"family\":\"%s\",\"element\":\"%s\",\"bits\":%u,\"bits_per_weight\":", i ? "," : "", format->name, format->family->name,
+               format->elem->name, format->elem->bits);
+        print_json_number(stdout, default_bits(format));
+        printf(",\"group\":%u,\"channel\":%s,\"tensor\":%s,\"zero_point\":%s,\"scale_dtypes\":[", format->default_group, format->channel ? "true" : "false",
+               format->tensor ? "true" : "false", format->zero_point ? "true" : "false");
+        print_names(format->scale_types, SCALE_TYPE_COUNT, scale_name, "\"", ",");
+        printf("],\"scale_rules\":[");
+        print_names(format->rules, RULE_COUNT, rule_name, "\"", ",");
+        printf("],\"default_scale_rule\":\"%s\",\"default_scale_dtype\":\"%s\",\"summary\":", scale_rule_name(format->default_rule), scale_type_name(format->default_scale));
+        print_json_string(stdout, format->summary);
+        printf("}");
+    }
+    printf("\n]}\n");
+}
+
+enum status cmd_formats(struct app *app, struct err *err)
+{
+    if (app->settings.n_arguments) return err_set(err, ERR_USAGE, "unexpected argument '%s'", app->settings.arguments[0]);
+    if (settings_flag(&app->settings, SET_JSON)) {
+        print_json();
+        return OK;
+    }
+    printf("%-12s %7s %6s  %-15s %s\n", "format", "bits/w", "group", "scales", "what it is");
+    for (size_t i = 0; i < format_count(); i++) {
+        const struct format *format = format_at(i);
+        printf("%-12s %7.3f %6u  ", format->name, default_bits(format), format->default_group);
+        print_names(format->scale_types, SCALE_TYPE_COUNT, scale_name, "", ",");
+        printf("%*s %s; scale rules ", format->scale_types == 1u << SCALE_E8M0 ? 11 : 4, "", format->summary);
+        print_names(format->rules, RULE_COUNT, rule_name, "", ", ");
+        printf(" (%s)\n", scale_rule_name(format->default_rule));
+    }
+    printf("\nGroups: any size from 1 to %u weights along the input axis%s. Parameters inline: int4:group=64,scale=f16,rule=mse,rounding=away\n", GROUP_MAX,
+           "; integer formats also channel and tensor");
+    return OK;
+}

@@ -1,0 +1,406 @@
+/* pipeline.c: see pipeline.h.
+ *
+ * Drawing: observe passes of spanning tensors (range, then candidate errors), then for every job
+ *   tile_read -> per tile: digest of the source, encode / split / narrow -> parts -> writer_put; in ticket order: add measures and digests
+ * Why this way: all buffers of a worker are made once; a job never allocates.
+ * Corner cases: a NaN or an overflow names tensor, row, column and count; whatever fails wakes the workers that wait for their turn.
+ * Reference: plan.h, writer.h. Worked number: a job of 8 tiles of BF16 -> mxfp4 reads 4 MiB and writes 1 MiB of codes and 64 KiB of scales.
+ */
+#include "converter/pipeline.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/digest.h"
+#include "base/pool.h"
+#include "converter/jobs.h"
+#include "converter/progress.h"
+#include "converter/scan.h"
+#include "converter/tile_read.h"
+
+struct worker {
+    uint8_t *source; /* tiles of a job as read */
+    uint8_t *planes[OUT_PLANES_MAX]; /* packed tiles of a job, plane by plane */
+    struct codec_scratch scratch;
+    struct part *parts;
+    struct measure *measures; /* one a tile of the job */
+    struct digest128 *digests; /* one a tile of the job */
+};
+
+struct pipeline {
+    const struct app *app;
+    const struct plan *plan;
+    struct writer *writer;
+    struct worker *workers;
+    struct group_scale **given; /* per entry: scales of a spanning tensor, else NULL */
+    struct progress *progress;
+    struct result *result;
+    struct digest128 *digests; /* per entry */
+    struct digest_stream *stream; /* of the tensor whose turn it is */
+    struct observing *observing;
+};
+
+/* ---- memory of the workers ------------------------------------------------------------------------------------------------------- */
+
+static void worker_free(struct worker *worker)
+{
+    free(worker->source);
+    for (uint32_t k = 0; k < OUT_PLANES_MAX; k++) free(worker->planes[k]);
+    free(worker->scratch.x);
+    free(worker->scratch.y);
+    free(worker->scratch.codes);
+    free(worker->parts);
+    free(worker->measures);
+    free(worker->digests);
+}
+
+/* Largest tile of plane number k over all tensors. */
+static uint64_t largest_tile(const struct plan *plan, uint32_t k)
+{
+    uint64_t largest = 1;
+    for (size_t i = 0; i < plan->n_tensors; i++) {
+        if (k >= plan->outs[i].n_planes) continue;
+        const struct plane *plane = &plan->outs[i].planes[k].plane;
+        uint64_t nbytes = plane_tile_count(plane) ? plane_tile_nbytes(plane, 0) : 0;
+        if (nbytes > largest) largest = nbytes;
+    }
+    return largest;
+}
+
+static enum status worker_make(const struct plan *plan, struct worker *worker, struct err *err)
+{
+    size_t tiles = plan->options.tiles_per_job, n = plan->scratch_weights + 1;
+    bool fine = (worker->source = malloc((size_t)(tiles * plan->source_tile_nbytes + 1))) != NULL;
+    for (uint32_t k = 0; k < OUT_PLANES_MAX; k++) fine = (worker->planes[k] = malloc((size_t)(tiles * largest_tile(plan, k)))) != NULL && fine;
+    worker->scratch = (struct codec_scratch){ malloc(n * sizeof(float)), malloc(n * sizeof(float)), malloc(n * sizeof(uint16_t)), plan->scratch_weights };
+    worker->parts = malloc(tiles * OUT_PLANES_MAX * sizeof *worker->parts);
+    worker->measures = malloc(tiles * sizeof *worker->measures);
+    worker->digests = malloc(tiles * sizeof *worker->digests);
+    fine = fine && worker->scratch.x && worker->scratch.y && worker->scratch.codes && worker->parts && worker->measures && worker->digests;
+    return fine ? OK : err_set(err, ERR_MEMORY, "out of memory for the buffers of a thread");
+}
+
+/* ---- faults --------------------------------------------------------------------------------------------------------------------- */
+
+static enum status describe_fault(struct pipeline *pipeline, size_t i, const struct tile *tile, const struct codec_fault *fault, struct err *err)
+{
+    const struct tensor *tensor = plan_tensor(pipeline->plan, i);
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    char name[200];
+    err_name(tensor->name, strlen(tensor->name), name, sizeof name);
+    unsigned long long row = tile->row + fault->row, col = tile->col + fault->col;
+    if (fault->kind == CODEC_SCALE_OVERFLOW)
+        return err_set(err, ERR_DATA, "cannot quantise tensor '%s' of '%s': a scale at row %llu, column %llu is too large for %s; use a wider --scale-dtype", name,
+                       pipeline->plan->container->path, row, col, scale_type_name(entry->verdict.quant.scale));
+    struct scan scan;
+    enum status status = scan_tensor(pipeline->plan->container, entry->tensor, pipeline->app->kernels, &scan, err);
+    if (status) return status;
+    return err_set(err, ERR_DATA, "cannot quantise tensor '%s' of '%s': NaN or Inf at row %llu, column %llu (%llu NaN, %llu Inf in the tensor); --nonfinite zero, clamp or keep allows it",
+                   name, pipeline->plan->container->path, (unsigned long long)scan.bad_row, (unsigned long long)scan.bad_col, (unsigned long long)scan.n_nan,
+                   (unsigned long long)scan.n_inf);
+}
+
+/* ---- observe passes ------------------------------------------------------------------------------------------------------------- */
+
+/* State of the pass over one spanning tensor; tiles are folded in ticket order. */
+struct observing {
+    size_t entry;
+    bool errors; /* second pass: candidate errors instead of ranges */
+    struct range *ranges; /* per group */
+    double sums[CANDIDATES_MAX]; /* of the group whose tiles are passing */
+    uint64_t group; /* that group */
+    struct turn turn;
+};
+
+static uint64_t group_of(const struct quant *quant, const struct tile *tile)
+{
+    return quant->group_kind == GROUP_TENSOR ? 0 : tile->row;
+}
+
+static uint64_t observe_tiles(void *context, size_t i)
+{
+    const struct pipeline *pipeline = context;
+    return i == pipeline->observing->entry ? plan_tile_count(pipeline->plan, i) : 0;
+}
+
+static void observe_failed(void *context)
+{
+    turn_abort(&((struct pipeline *)context)->observing->turn);
+}
+
+static void fold_range(struct observing *observing, uint64_t group, struct range part)
+{
+    struct range *range = &observing->ranges[group];
+    if (part.min < range->min) range->min = part.min;
+    if (part.max > range->max) range->max = part.max;
+}
+
+/* Adds a tile's errors; the choice is made anew each time, so it stands once the group's last tile has passed. */
+static void fold_errors(struct pipeline *pipeline, const struct quant *quant, uint64_t group, const double *part)
+{
+    struct observing *observing = pipeline->observing;
+    if (group != observing->group) memset(observing->sums, 0, sizeof observing->sums);
+    observing->group = group;
+    for (uint32_t c = 0; c < CANDIDATES_MAX; c++) observing->sums[c] += part[c];
+    quant_choose(quant, observing->ranges[group], observing->sums, &pipeline->given[observing->entry][group]);
+}
+
+static enum status observe_job(void *context, unsigned worker_index, const struct job *job, struct err *err)
+{
+    struct pipeline *pipeline = context;
+    struct observing *observing = pipeline->observing;
+    const struct plan_entry *entry = &pipeline->plan->entries[job->tensor];
+    struct worker *worker = &pipeline->workers[worker_index];
+    struct tile place = plane_tile(&entry->source, job->first_tile);
+    uint64_t group = group_of(&entry->verdict.quant, &place);
+    struct codec_fault fault;
+    struct range range;
+    double errors[CANDIDATES_MAX];
+    enum status status = tile_read(pipeline->plan->container, entry->tensor, &entry->source, job->first_tile, 1, worker->source, err);
+    if (status) return status;
+    struct codec_tile tile = { .source = worker->source, .dtype = plan_tensor(pipeline->plan, job->tensor)->dtype, .n_rows = place.n_rows, .n_cols = place.n_cols,
+                               .nonfinite = pipeline->plan->nonfinite };
+    if (observing->errors) codec_observe_errors(&entry->verdict.quant, pipeline->app->kernels, &tile, &worker->scratch, observing->ranges[group], errors);
+    else if (!codec_observe_range(pipeline->app->kernels, &tile, &worker->scratch, &range, &fault)) return describe_fault(pipeline, job->tensor, &place, &fault, err);
+    if (!turn_wait(&observing->turn, job->ticket)) return err_set(err, ERR_CANCELLED, "stopped");
+    if (observing->errors) fold_errors(pipeline, &entry->verdict.quant, group, errors);
+    else fold_range(observing, group, range);
+    turn_done(&observing->turn, job->ticket);
+    progress_add(pipeline->progress, plane_tile_nbytes(&entry->source, job->first_tile));
+    return OK;
+}
+
+static enum status observe_pass(struct pipeline *pipeline, bool errors, struct err *err)
+{
+    struct observing *observing = pipeline->observing;
+    observing->errors = errors;
+    observing->group = UINT64_MAX;
+    turn_init(&observing->turn);
+    struct job_list list = { pipeline->plan->n_tensors, observe_tiles, 1, pipeline->plan->n_workers, pipeline->app->stop, observe_job, observe_failed, pipeline };
+    enum status status = jobs_run(&list, err);
+    turn_destroy(&observing->turn);
+    return status;
+}
+
+/* Scales of one spanning tensor. */
+static enum status observe_tensor(struct pipeline *pipeline, size_t i, struct err *err)
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    const struct quant *quant = &entry->verdict.quant;
+    size_t n_groups = quant->group_kind == GROUP_TENSOR ? 1 : (size_t)entry->source.rows;
+    struct observing observing = { .entry = i, .ranges = calloc(n_groups, sizeof *observing.ranges) };
+    pipeline->given[i] = calloc(n_groups, sizeof **pipeline->given);
+    pipeline->observing = &observing;
+    enum status status = observing.ranges && pipeline->given[i] ? observe_pass(pipeline, false, err) : err_set(err, ERR_MEMORY, "out of memory");
+    for (size_t g = 0; g < n_groups && !status; g++)
+        if (!quant->format->family->candidate(quant, observing.ranges[g], 0, &pipeline->given[i][g])) {
+            struct codec_fault fault = { CODEC_SCALE_OVERFLOW, 0, 0 };
+            struct tile place = { .row = quant->group_kind == GROUP_TENSOR ? 0 : g };
+            status = describe_fault(pipeline, i, &place, &fault, err);
+        }
+    if (!status && quant->format->family->candidates(quant) > 1) status = observe_pass(pipeline, true, err);
+    free(observing.ranges);
+    pipeline->observing = NULL;
+    return status;
+}
+
+/* ---- the encode pass ------------------------------------------------------------------------------------------------------------ */
+
+static void add_part(struct worker *worker, size_t *n_parts, uint32_t plane, uint64_t tile, const uint8_t *bytes, uint64_t nbytes)
+{
+    worker->parts[(*n_parts)++] = (struct part){ plane, tile, bytes, (size_t)nbytes };
+}
+
+static enum status quantise_tile(struct pipeline *pipeline, size_t i, uint64_t index, const struct tile *place, const uint8_t *source, uint8_t *const planes[],
+                                 struct worker *worker, struct measure *measure, struct err *err)
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    const struct quant *quant = &entry->verdict.quant;
+    struct codec_fault fault;
+    struct codec_tile tile = { .source = source, .dtype = plan_tensor(pipeline->plan, i)->dtype, .n_rows = place->n_rows, .n_cols = place->n_cols,
+                               .nonfinite = pipeline->plan->nonfinite, .measure = pipeline->plan->measure ? measure : NULL };
+    (void)index;
+    if (entry->spans) tile.given = &pipeline->given[i][group_of(quant, place)];
+    for (uint32_t k = 0; k < CODEC_PLANES_MAX; k++) tile.planes[k] = planes[k];
+    if (codec_encode(quant, pipeline->app->kernels, &tile, &worker->scratch, &fault)) return OK;
+    return describe_fault(pipeline, i, place, &fault, err);
+}
+
+/* The single tiles of a spanning tensor's scales and zeros, made by its first job. */
+static void store_given(struct pipeline *pipeline, size_t i, uint8_t *const planes[], struct worker *worker, size_t *n_parts)
+{
+    const struct out_tensor *out = &pipeline->plan->outs[i];
+    const struct quant *quant = &pipeline->plan->entries[i].verdict.quant;
+    for (uint32_t k = 1; k < out->n_planes; k++) {
+        const struct plane *plane = &out->planes[k].plane;
+        size_t nbytes = (size_t)plane_nbytes(plane), rows = (size_t)plane->rows;
+        memset(planes[k], 0, nbytes);
+        if (k == 1) codec_store_scales(quant, pipeline->given[i], rows, planes[k]);
+        else
+            for (size_t r = 0; r < rows; r++) codec_store_zeros(quant, &pipeline->given[i][r], 1, planes[k] + r * plane_row_nbytes(plane));
+        add_part(worker, n_parts, k, 0, planes[k], nbytes);
+    }
+}
+
+/* Encodes, splits or narrows one tile into planes (each pointing at this tile's place) and lists its parts. */
+static enum status do_tile(struct pipeline *pipeline, size_t i, uint64_t index, const uint8_t *source, uint8_t *const planes[], struct worker *worker,
+                           struct measure *measure, size_t *n_parts, struct err *err)
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    const struct out_tensor *out = &pipeline->plan->outs[i];
+    struct tile place = plane_tile(&entry->source, index);
+    size_t n_items = (size_t)(place.n_rows * place.n_cols);
+    enum status status = OK;
+    uint32_t n_planes = entry->spans ? 1 : out->n_planes;
+    if (entry->fate == FATE_QUANTISE) status = quantise_tile(pipeline, i, index, &place, source, planes, worker, measure, err);
+    else if (entry->fate == FATE_CAST) entry->cast->narrow((const float *)(const void *)source, n_items, planes[0]);
+    else if (entry->kept.kind == KEPT_DATA) {
+        add_part(worker, n_parts, 0, index, source, plane_tile_nbytes(&entry->source, index));
+        return OK;
+    } else kept_split(entry->kept.kind, entry->kept.item_nbytes, source, n_items, planes);
+    for (uint32_t k = 0; k < n_planes && !status; k++) add_part(worker, n_parts, k, index, planes[k], plane_tile_nbytes(&out->planes[k].plane, index));
+    if (!status && entry->spans && index == 0) {
+        uint8_t *whole[OUT_PLANES_MAX] = { planes[0], planes[1], planes[2], planes[3] };
+        store_given(pipeline, i, whole, worker, n_parts);
+    }
+    return status;
+}
+
+/* Results of a job, added in ticket order. */
+struct folding {
+    struct pipeline *pipeline;
+    const struct job *job;
+    const struct worker *worker;
+};
+
+static void fold(void *context)
+{
+    const struct folding *folding = context;
+    struct pipeline *pipeline = folding->pipeline;
+    size_t i = folding->job->tensor;
+    uint64_t n = folding->job->n_tiles;
+    if (folding->job->first_tile == 0) digest_reset(pipeline->stream);
+    for (uint64_t k = 0; k < n; k++) {
+        digest_add(pipeline->stream, &folding->worker->digests[k], sizeof folding->worker->digests[k]);
+        measure_add(&pipeline->result->measures[i], &folding->worker->measures[k]);
+    }
+    if (folding->job->first_tile + n == plan_tile_count(pipeline->plan, i)) pipeline->digests[i] = digest_value(pipeline->stream);
+}
+
+static enum status encode_job(void *context, unsigned worker_index, const struct job *job, struct err *err)
+{
+    struct pipeline *pipeline = context;
+    const struct plan *plan = pipeline->plan;
+    const struct plan_entry *entry = &plan->entries[job->tensor];
+    const struct out_tensor *out = &plan->outs[job->tensor];
+    struct worker *worker = &pipeline->workers[worker_index];
+    uint8_t *planes[OUT_PLANES_MAX];
+    const uint8_t *source = worker->source;
+    size_t n_parts = 0;
+    memcpy(planes, worker->planes, sizeof planes);
+    enum status status = tile_read(plan->container, entry->tensor, &entry->source, job->first_tile, job->n_tiles, worker->source, err);
+    for (uint64_t k = 0; k < job->n_tiles && !status; k++) {
+        uint64_t index = job->first_tile + k, nbytes = plane_tile_nbytes(&entry->source, index);
+        worker->measures[k] = (struct measure){ 0 };
+        if (plan->writer->quantised) worker->digests[k] = digest128(source, (size_t)nbytes);
+        status = do_tile(pipeline, job->tensor, index, source, planes, worker, &worker->measures[k], &n_parts, err);
+        source += nbytes;
+        for (uint32_t p = 0; p < (entry->spans ? 1 : out->n_planes); p++) planes[p] += plane_tile_nbytes(&out->planes[p].plane, index);
+    }
+    if (status) return status;
+    struct folding folding = { pipeline, job, worker };
+    status = plan->writer->put(pipeline->writer, worker_index, job->ticket, job->tensor, worker->parts, n_parts, fold, &folding, err);
+    if (!status) progress_add(pipeline->progress, (uint64_t)(source - worker->source));
+    return status;
+}
+
+static uint64_t encode_tiles(void *context, size_t i)
+{
+    return plan_tile_count(((struct pipeline *)context)->plan, i);
+}
+
+static void encode_failed(void *context)
+{
+    struct pipeline *pipeline = context;
+    pipeline->plan->writer->abort(pipeline->writer);
+}
+
+/* ---- running -------------------------------------------------------------------------------------------------------------------- */
+
+static enum status make_all(struct pipeline *pipeline, struct err *err)
+{
+    const struct plan *plan = pipeline->plan;
+    pipeline->workers = calloc(plan->n_workers, sizeof *pipeline->workers);
+    pipeline->given = calloc(plan->n_tensors + 1, sizeof *pipeline->given);
+    pipeline->digests = calloc(plan->n_tensors + 1, sizeof *pipeline->digests);
+    pipeline->result->measures = calloc(plan->n_tensors + 1, sizeof *pipeline->result->measures);
+    pipeline->stream = digest_open();
+    if (!pipeline->workers || !pipeline->given || !pipeline->digests || !pipeline->result->measures || !pipeline->stream)
+        return err_set(err, ERR_MEMORY, "out of memory");
+    for (size_t i = 0; i < plan->n_tensors; i++) pipeline->digests[i] = digest128("", 0);
+    enum status status = OK;
+    for (unsigned w = 0; w < plan->n_workers && !status; w++) status = worker_make(plan, &pipeline->workers[w], err);
+    return status;
+}
+
+static enum status run_passes(struct pipeline *pipeline, struct err *err)
+{
+    const struct plan *plan = pipeline->plan;
+    enum status status = OK;
+    for (size_t i = 0; i < plan->n_tensors && !status; i++)
+        if (plan->entries[i].spans && plan_tile_count(plan, i)) status = observe_tensor(pipeline, i, err);
+    if (status) return status;
+    struct job_list list = { plan->n_tensors, encode_tiles, plan->options.tiles_per_job, plan->n_workers, pipeline->app->stop, encode_job, encode_failed, pipeline };
+    status = jobs_run(&list, err);
+    if (!status) status = container_check_unchanged(plan->container, err);
+    return status ? status : plan->writer->finish(pipeline->writer, pipeline->digests, err);
+}
+
+static void free_all(struct pipeline *pipeline)
+{
+    const struct plan *plan = pipeline->plan;
+    for (unsigned w = 0; pipeline->workers && w < plan->n_workers; w++) worker_free(&pipeline->workers[w]);
+    for (size_t i = 0; pipeline->given && i < plan->n_tensors; i++) free(pipeline->given[i]);
+    free(pipeline->workers);
+    free(pipeline->given);
+    free(pipeline->digests);
+    digest_close(pipeline->stream);
+}
+
+enum status pipeline_run(const struct app *app, const struct plan *plan, struct outset *set, struct result *result, struct err *err)
+{
+    struct pipeline pipeline = { .app = app, .plan = plan, .result = result };
+    double start = clock_seconds();
+    *result = (struct result){ 0 };
+    enum status status = make_all(&pipeline, err);
+    if (!status) status = plan->writer->open(set, plan->outs, plan->n_tensors, plan->blobs, plan->n_blobs, &plan->options, &pipeline.writer, err);
+    if (!status) {
+        pipeline.progress = progress_open(app, plan->writer->quantised ? "convert" : "dequantize", plan->read_nbytes);
+        status = run_passes(&pipeline, err);
+        progress_close(pipeline.progress);
+    }
+    plan->writer->close(pipeline.writer);
+    free_all(&pipeline);
+    result->seconds = clock_seconds() - start;
+    return status;
+}
+
+enum status pipeline_execute(const struct app *app, const struct plan *plan, struct result *result, struct err *err)
+{
+    struct outset *set = NULL;
+    double start = clock_seconds();
+    enum status status = outset_open(app->io, settings_flag(&app->settings, SET_FORCE), &set, err);
+    for (size_t i = 0; i < plan->container->n_files && !status; i++) status = outset_add_input(set, &plan->container->files[i], err);
+    if (!status) status = pipeline_run(app, plan, set, result, err);
+    result->out_nbytes = outset_nbytes(set);
+    if (!status) status = outset_commit(set, err);
+    outset_close(set);
+    result->seconds = clock_seconds() - start;
+    return status;
+}
+
+void result_free(struct result *result)
+{
+    free(result->measures);
+    *result = (struct result){ 0 };
+}

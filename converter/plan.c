@@ -1,0 +1,409 @@
+/* plan.c: builds the plan.
+ *
+ * Drawing: open -> refuse what is already quantised -> (scan, for --nonfinite keep) -> decide every tensor -> planes -> sizes -> memory.
+ * Formula of memory: program + workers * (source tiles + plane tiles + scratch + writer's own), tiles a job the largest power of two that fits, at most 16.
+ * Why this way: see plan.h.
+ * Corner cases: no tensor quantised is an error; the output's name is made from the input's; a folder's config.json is read for signs of quantisation.
+ * Reference: plan.h. Worked number: 32M, 2 threads, BF16 -> mxfp4: 8 tiles a job.
+ */
+#define _XOPEN_SOURCE 700 /* realpath */
+#include "converter/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/pool.h"
+#include "base/size.h"
+#include "container/prequant.h"
+#include "converter/scan.h"
+#include "converter/tile_read.h"
+#include "converter/version.h"
+#include "layout/facts.h"
+
+enum {
+    PROGRAM_NBYTES = 5 << 20, /* the program, its libraries and thread stacks, resident */
+    TILES_PER_JOB_MAX = 16
+};
+
+/* ---- opening -------------------------------------------------------------------------------------------------------------------- */
+
+static enum status check_prequantised(struct plan *plan, struct err *err)
+{
+    struct container *container = plan->container;
+    char *text = NULL;
+    size_t nbytes = 0;
+    enum status status = OK;
+    for (size_t i = 0; i < container->n_tensors; i++)
+        if (container->tensors[i].quantised)
+            return err_set(err, ERR_UNSUPPORTED, "'%s' is already quantised (tensor '%s'); dequantize it first", container->path, container->tensors[i].name);
+    for (size_t i = 0; i < container->n_blobs && !status; i++) {
+        if (strcmp(container->blobs[i].name, "config.json") != 0 || container->blobs[i].nbytes > 16u << 20) continue;
+        nbytes = (size_t)container->blobs[i].nbytes;
+        text = malloc(nbytes + 1);
+        if (!text) return err_set(err, ERR_MEMORY, "out of memory");
+        status = container_read_blob(container, i, 0, nbytes, text, err);
+        text[nbytes] = '\0';
+    }
+    if (!status) status = prequant_check(container, text, nbytes, err);
+    free(text);
+    return status;
+}
+
+static enum status read_blob(void *context, size_t index, uint64_t offset, size_t nbytes, void *buf, struct err *err)
+{
+    return container_read_blob(context, index, offset, nbytes, buf, err);
+}
+
+static enum status open_model(struct app *app, const char *path, struct plan *plan, struct err *err)
+{
+    enum status status = container_open(app->io, path, &plan->container, err);
+    if (status) return status;
+    struct container *container = plan->container;
+    for (size_t i = 0; i < container->n_notes; i++) app_note(app, "%s", container->notes[i]);
+    plan->n_tensors = container->n_tensors;
+    plan->entries = calloc(plan->n_tensors + 1, sizeof *plan->entries);
+    plan->outs = calloc(plan->n_tensors + 1, sizeof *plan->outs);
+    plan->facts = calloc(format_count() + 1, sizeof *plan->facts);
+    plan->blobs = calloc(container->n_blobs + 1, sizeof *plan->blobs);
+    if (!plan->entries || !plan->outs || !plan->facts || !plan->blobs) return err_set(err, ERR_MEMORY, "out of memory for %zu tensors", plan->n_tensors);
+    for (size_t i = 0; i < container->n_blobs; i++)
+        plan->blobs[i] = (struct out_blob){ container->blobs[i].name, container->blobs[i].nbytes, read_blob, container, i };
+    plan->n_blobs = container->n_blobs;
+    for (size_t i = 0; i < plan->n_tensors; i++) plan->entries[i].tensor = i;
+    return OK;
+}
+
+static void read_settings(struct app *app, struct plan *plan)
+{
+    const struct settings *settings = &app->settings;
+    static const struct {
+        const char *name;
+        enum compress_mode mode;
+    } modes[] = { { "none", COMPRESS_NONE }, { "default", COMPRESS_DEFAULT }, { "max", COMPRESS_MAX } };
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
+        if (settings_is(settings, SET_COMPRESS, modes[i].name)) plan->options.compress = modes[i].mode;
+    plan->nonfinite = settings_is(settings, SET_NONFINITE, "zero") ? NONFINITE_ZERO : settings_is(settings, SET_NONFINITE, "clamp") ? NONFINITE_CLAMP : NONFINITE_ERROR;
+    plan->measure = settings_is(settings, SET_MEASURE, "on");
+    plan->options.split_nbytes = settings_number(settings, SET_SPLIT_SIZE);
+    plan->options.align = (uint32_t)settings_number(settings, SET_ALIGN);
+    plan->options.writer_name = "llmq " LLMQ_VERSION_TEXT;
+    plan->options.metadata_json = plan->container->metadata_json;
+    uint64_t threads = settings_number(settings, SET_THREADS);
+    plan->n_threads_asked = threads ? (unsigned)threads : pool_cpu_count();
+    plan->max_ram = settings_number(settings, SET_MAX_RAM);
+}
+
+/* ---- output name ---------------------------------------------------------------------------------------------------------------- */
+
+/* The model's own name: the folder of a directory or index, the file without its ending. Caller frees; NULL when out of memory. */
+static char *model_name(const char *in)
+{
+    char *real = realpath(in, NULL), *name = NULL;
+    if (!real) return NULL;
+    const char *base = path_base(real);
+    size_t n = strlen(base);
+    if (n > 11 && strcmp(base + n - 11, ".index.json") == 0) {
+        char *dir = path_dir(real);
+        name = dir ? strdup(path_base(dir)) : NULL;
+        free(dir);
+    } else if (path_is_dir(in)) {
+        name = strdup(base);
+    } else {
+        const char *given = path_base(in); /* a link keeps the name the user sees */
+        const char *dot = strrchr(given, '.');
+        name = strndup(given, dot && dot != given ? (size_t)(dot - given) : strlen(given));
+    }
+    free(real);
+    return name;
+}
+
+static enum status default_out_path(struct app *app, const struct recipe *recipe, struct plan *plan, struct err *err)
+{
+    if (settings_given(&app->settings, SET_OUT)) {
+        plan->out_path = strdup(settings_text(&app->settings, SET_OUT));
+    } else {
+        char *name = model_name(settings_text(&app->settings, SET_IN)), *recipe_name = NULL;
+        const char *format = recipe->has_default ? recipe->fallback.format->name : "mixed";
+        if (!recipe->has_default && settings_given(&app->settings, SET_RECIPE)) {
+            recipe_name = model_name(settings_text(&app->settings, SET_RECIPE));
+            if (recipe_name) format = recipe_name;
+        }
+        size_t nbytes = name ? strlen(name) + strlen(format) + 16 : 0;
+        plan->out_path = name ? malloc(nbytes) : NULL;
+        if (plan->out_path) snprintf(plan->out_path, nbytes, "%s.%s.llmq", name, format);
+        free(recipe_name);
+        free(name);
+    }
+    if (!plan->out_path) return err_set(err, ERR_MEMORY, "out of memory");
+    plan->options.path = plan->out_path;
+    return OK;
+}
+
+/* ---- tensors -------------------------------------------------------------------------------------------------------------------- */
+
+static const char *facts_of(struct plan *plan, const struct format *format)
+{
+    size_t row = 0;
+    while (format_at(row) != format) row++;
+    if (!plan->facts[row]) {
+        struct text text = text_make(4096);
+        facts_write(format, &text);
+        plan->facts[row] = text.failed ? NULL : strdup(text.data);
+        text_free(&text);
+    }
+    return plan->facts[row];
+}
+
+static void out_common(struct plan *plan, size_t i, struct out_tensor *out)
+{
+    const struct tensor *tensor = plan_tensor(plan, i);
+    *out = (struct out_tensor){ .name = tensor->name, .dims = tensor->dims, .rank = tensor->rank, .dtype = tensor->dtype->name };
+    out->role = plan->entries[i].verdict.role ? plan->entries[i].verdict.role->name : "other";
+}
+
+static void plan_keep(struct plan *plan, size_t i)
+{
+    struct plan_entry *entry = &plan->entries[i];
+    const struct tensor *tensor = plan_tensor(plan, i);
+    struct out_tensor *out = &plan->outs[i];
+    bool split = plan->writer->quantised && plan->options.compress != COMPRESS_NONE;
+    kept_planes(tensor->dtype, tensor_rows(tensor), tensor_cols(tensor), split, &entry->kept);
+    entry->fate = FATE_KEEP;
+    entry->source = (struct plane){ "data", entry->kept.item_nbytes * 8, entry->kept.rows, entry->kept.cols, entry->kept.tile_rows, entry->kept.tile_cols };
+    out->tile_rows = entry->kept.tile_rows;
+    out->tile_cols = entry->kept.tile_cols;
+    out->n_planes = entry->kept.n_planes;
+    for (uint32_t k = 0; k < out->n_planes; k++)
+        out->planes[k] = (struct out_plane){ entry->kept.planes[k], !plan->writer->quantised || plan->options.compress == COMPRESS_NONE };
+}
+
+static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
+{
+    struct plan_entry *entry = &plan->entries[i];
+    const struct tensor *tensor = plan_tensor(plan, i);
+    const struct quant *quant = &entry->verdict.quant;
+    struct out_tensor *out = &plan->outs[i];
+    struct plane planes[CODEC_PLANES_MAX];
+    uint64_t rows = tensor_rows(tensor), cols = tensor_cols(tensor);
+    out->n_planes = codec_planes(quant, rows, cols, planes);
+    /* codes are near random and are mapped by runtimes: raw, unless everything is to be squeezed */
+    for (uint32_t k = 0; k < out->n_planes; k++)
+        out->planes[k] = (struct out_plane){ planes[k], plan->options.compress == COMPRESS_NONE || (k == 0 && plan->options.compress != COMPRESS_MAX) };
+    entry->fate = FATE_QUANTISE;
+    entry->spans = codec_spans(quant, rows, cols);
+    entry->source = (struct plane){ "data", tensor->dtype->bits, rows, cols, planes[0].tile_rows, planes[0].tile_cols };
+    entry->n_reads = !entry->spans ? 1 : quant->format->family->candidates(quant) > 1 ? 3 : 2;
+    out->tile_rows = planes[0].tile_rows;
+    out->tile_cols = planes[0].tile_cols;
+    out->format = quant->format->name;
+    out->format_facts = facts_of(plan, quant->format);
+    out->group = quant_group_json(quant, entry->group);
+    out->scale_rule = scale_rule_name(quant->rule);
+    out->rounding = rounding_name(quant->rounding);
+    out->scale = scale_type_name(quant->scale);
+    if (!out->format_facts) return err_set(err, ERR_MEMORY, "out of memory");
+    plan->scratch_weights = (size_t)size_max(plan->scratch_weights, codec_scratch_weights(quant, rows, cols));
+    return OK;
+}
+
+static void plan_cast(struct plan *plan, size_t i, const struct dtype *dtype)
+{
+    struct plan_entry *entry = &plan->entries[i];
+    const struct tensor *tensor = plan_tensor(plan, i);
+    struct out_tensor *out = &plan->outs[i];
+    struct plane plane = { "data", dtype->bits, tensor_rows(tensor), tensor_cols(tensor), 0, 0 };
+    tile_shape(plane.rows, plane.cols, 1, &plane.tile_rows, &plane.tile_cols);
+    entry->fate = FATE_CAST;
+    entry->cast = dtype;
+    entry->source = plane;
+    entry->source.bits = 32;
+    out->dtype = dtype->name;
+    out->tile_rows = plane.tile_rows;
+    out->tile_cols = plane.tile_cols;
+    out->n_planes = 1;
+    out->planes[0] = (struct out_plane){ plane, true };
+}
+
+static void add_totals(struct plan *plan, size_t i)
+{
+    struct plan_entry *entry = &plan->entries[i];
+    const struct tensor *tensor = plan_tensor(plan, i);
+    const struct out_tensor *out = &plan->outs[i];
+    uint64_t tile = plane_nbytes(&entry->source) ? plane_tile_nbytes(&entry->source, 0) : 0, planes_tile = 0, planes = 0;
+    for (uint32_t k = 0; k < out->n_planes; k++) {
+        planes += plane_nbytes(&out->planes[k].plane);
+        /* the scales of a spanning tensor are one tile, held whole */
+        if (plane_tile_count(&out->planes[k].plane)) planes_tile += plane_tile_nbytes(&out->planes[k].plane, 0);
+    }
+    if (plane_nbytes(&entry->source) == 0) entry->n_reads = 0;
+    else if (entry->n_reads == 0) entry->n_reads = 1;
+    plan->source_tile_nbytes = size_max(plan->source_tile_nbytes, tile);
+    plan->planes_tile_nbytes = size_max(plan->planes_tile_nbytes, planes_tile);
+    plan->n_weights += tensor->n_weights;
+    plan->source_nbytes += tensor->nbytes;
+    plan->plane_nbytes += planes;
+    plan->read_nbytes += entry->n_reads * plane_nbytes(&entry->source);
+    if (entry->fate != FATE_QUANTISE) return;
+    plan->n_quantised++;
+    plan->n_quantised_weights += tensor->n_weights;
+    plan->quantised_source_nbytes += tensor->nbytes;
+    plan->quantised_plane_nbytes += planes;
+}
+
+const struct tensor *plan_tensor(const struct plan *plan, size_t index)
+{
+    return &plan->container->tensors[plan->entries[index].tensor];
+}
+
+uint64_t plan_tile_count(const struct plan *plan, size_t index)
+{
+    return plane_tile_count(&plan->entries[index].source);
+}
+
+/* ---- --nonfinite keep ----------------------------------------------------------------------------------------------------------- */
+
+static enum status keep_nonfinite(struct app *app, struct plan *plan, struct err *err)
+{
+    bool *wanted = calloc(plan->n_tensors + 1, sizeof *wanted);
+    struct scan *scans = calloc(plan->n_tensors + 1, sizeof *scans);
+    enum status status = wanted && scans ? OK : err_set(err, ERR_MEMORY, "out of memory");
+    for (size_t i = 0; i < plan->n_tensors && !status; i++) wanted[i] = !plan->entries[i].verdict.keep;
+    if (!status) status = scan_model(app, plan->container, wanted, plan->n_threads_asked > 2 ? 2 : plan->n_threads_asked, scans, err);
+    for (size_t i = 0; i < plan->n_tensors && !status; i++)
+        if (wanted[i] && scans[i].n_nan + scans[i].n_inf) {
+            plan->entries[i].verdict.keep = true;
+            plan->entries[i].verdict.reason = "has NaN or Inf (--nonfinite keep)";
+        } else if (wanted[i]) {
+            plan->entries[i].n_reads = 1; /* the scan; the others are added below */
+        }
+    free(scans);
+    free(wanted);
+    return status;
+}
+
+/* ---- sizes and memory ------------------------------------------------------------------------------------------------------------- */
+
+static enum status size_with(struct plan *plan, unsigned n_workers, uint32_t tiles_per_job, struct err *err)
+{
+    plan->n_workers = plan->options.n_workers = n_workers;
+    plan->options.tiles_per_job = tiles_per_job;
+    enum status status = plan->writer->plan(plan->outs, plan->n_tensors, plan->blobs, plan->n_blobs, &plan->options, &plan->size, err);
+    if (status) return status;
+    uint64_t worker = tiles_per_job * (plan->source_tile_nbytes + plan->planes_tile_nbytes) + plan->scratch_weights * 10 + plan->size.worker_nbytes;
+    plan->ram_nbytes = PROGRAM_NBYTES + n_workers * worker;
+    return OK;
+}
+
+static enum status fit_memory(struct plan *plan, struct err *err)
+{
+    uint32_t tiles = TILES_PER_JOB_MAX;
+    unsigned workers = plan->n_threads_asked;
+    for (;;) {
+        enum status status = size_with(plan, workers, tiles, err);
+        if (status || plan->ram_nbytes <= plan->max_ram) return status;
+        if (tiles > 1) tiles /= 2;
+        else if (workers > 1) workers--;
+        else break;
+    }
+    return err_set(err, ERR_MEMORY, "--max-ram %lluM is too small: one thread needs %lluM for this model", (unsigned long long)(plan->max_ram >> 20),
+                   (unsigned long long)((plan->ram_nbytes + (1 << 20) - 1) >> 20));
+}
+
+static enum status finish_plan(struct plan *plan, struct err *err)
+{
+    for (size_t i = 0; i < plan->n_tensors; i++) add_totals(plan, i);
+    return fit_memory(plan, err);
+}
+
+/* ---- the two plans -------------------------------------------------------------------------------------------------------------- */
+
+static enum status decide_all(struct app *app, struct recipe *recipe, struct plan *plan, struct err *err)
+{
+    enum status status = OK;
+    for (size_t i = 0; i < plan->n_tensors && !status; i++)
+        status = recipe_decide(recipe, plan_tensor(plan, i), &plan->entries[i].verdict, err);
+    if (!status) status = recipe_check_rules(recipe, err);
+    if (!status && settings_is(&app->settings, SET_NONFINITE, "keep")) status = keep_nonfinite(app, plan, err);
+    for (size_t i = 0; i < plan->n_tensors && !status; i++) {
+        uint32_t scans = plan->entries[i].n_reads;
+        out_common(plan, i, &plan->outs[i]);
+        if (plan->entries[i].verdict.keep) plan_keep(plan, i);
+        else status = plan_quantise(plan, i, err);
+        plan->entries[i].n_reads += scans;
+    }
+    return status;
+}
+
+enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *plan, struct err *err)
+{
+    *plan = (struct plan){ .writer = &llmq_writer_ops };
+    if (!settings_given(&app->settings, SET_IN)) return err_set(err, ERR_USAGE, "--in is missing: the model to read");
+    if (app->settings.n_arguments) return err_set(err, ERR_USAGE, "unexpected argument '%s'", app->settings.arguments[0]);
+    enum status status = open_model(app, settings_text(&app->settings, SET_IN), plan, err);
+    if (!status) read_settings(app, plan);
+    if (!status) status = check_prequantised(plan, err);
+    if (!status) status = default_out_path(app, recipe, plan, err);
+    if (!status) status = decide_all(app, recipe, plan, err);
+    if (!status) status = finish_plan(plan, err);
+    if (!status && plan->n_quantised == 0)
+        status = err_set(err, ERR_USAGE, "'%s': no tensor would be quantised (%zu tensors; llmq inspect --tensors shows their roles, --rule selects by name)",
+                         plan->container->path, plan->n_tensors);
+    return status;
+}
+
+/* Entries of wanted tensors only. */
+static void leave_out(struct plan *plan, const bool *wanted)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < plan->n_tensors; i++)
+        if (wanted[i]) plan->entries[n++].tensor = i;
+    plan->n_tensors = n;
+}
+
+/* A name that ends in .safetensors is one file, everything else a folder, which the writer knows by its '/' at the end. */
+static enum status safetensors_out_path(struct app *app, const char *out_path, bool extract, struct plan *plan, struct err *err)
+{
+    size_t n = strlen(out_path);
+    bool one_file = extract || (n > 12 && strcmp(out_path + n - 12, ".safetensors") == 0);
+    plan->out_path = malloc(n + 2);
+    if (!plan->out_path) return err_set(err, ERR_MEMORY, "out of memory");
+    snprintf(plan->out_path, n + 2, "%s%s", out_path, one_file || out_path[n - 1] == '/' ? "" : "/");
+    plan->options.path = plan->out_path;
+    if (!one_file) return OK;
+    if (plan->n_blobs && !extract) app_note(app, "%zu small files (config.json, ...) stay behind; an output folder would get them", plan->n_blobs);
+    plan->n_blobs = 0;
+    return OK;
+}
+
+enum status plan_dequantize(struct app *app, const char *in_path, const char *out_path, const struct dtype *dtype, const bool *wanted, struct plan *plan,
+                            struct err *err)
+{
+    *plan = (struct plan){ .writer = &safetensors_writer_ops };
+    enum status status = open_model(app, in_path, plan, err);
+    if (status) return status;
+    read_settings(app, plan);
+    plan->options.compress = COMPRESS_NONE;
+    status = safetensors_out_path(app, out_path, wanted != NULL, plan, err);
+    if (status) return status;
+    if (wanted) leave_out(plan, wanted);
+    for (size_t i = 0; i < plan->n_tensors; i++) {
+        const struct tensor *tensor = plan_tensor(plan, i);
+        out_common(plan, i, &plan->outs[i]);
+        if (!tensor->quantised) plan_keep(plan, i);
+        else plan_cast(plan, i, dtype ? dtype : tensor->dtype->narrow ? tensor->dtype : dtype_find("F32", 3));
+    }
+    return finish_plan(plan, err);
+}
+
+void plan_close(struct plan *plan)
+{
+    for (size_t i = 0; plan->facts && i < format_count(); i++) free(plan->facts[i]);
+    free(plan->facts);
+    free(plan->blobs);
+    free(plan->outs);
+    free(plan->entries);
+    free(plan->out_path);
+    container_close(plan->container);
+    *plan = (struct plan){ 0 };
+}

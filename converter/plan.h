@@ -1,0 +1,75 @@
+/* plan.h: everything a run will do, decided before it begins: the fate of every tensor, every byte of output, the reads, memory and threads.
+ *
+ *   container + rules -> plan_entry per tensor (keep | quantise | cast) -> planes -> writer_plan (offsets, sizes) -> memory: threads and tiles a job
+ *
+ * Why this way: `plan` prints this struct, `convert` executes it; there is no second opinion.
+ * Corner cases: a budget too small for the threads asked lowers the threads, and the plan says so; too small for one is an error that says how much is needed; a tensor with 0 weights has no reads; a
+ * tensor whose group spans tiles is observed first (one read for the range, one more for a search).
+ * Reference: design.md 1, 2.
+ */
+#ifndef LLMQ_CONVERTER_PLAN_H
+#define LLMQ_CONVERTER_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "container/container.h"
+#include "container/writer.h"
+#include "converter/app.h"
+#include "converter/recipe.h"
+#include "layout/codec.h"
+#include "layout/kept.h"
+
+enum fate { FATE_KEEP, FATE_QUANTISE, FATE_CAST };
+
+struct plan_entry {
+    size_t tensor; /* index in the container */
+    enum fate fate;
+    struct verdict verdict; /* role, rule, quant */
+    struct kept kept; /* FATE_KEEP */
+    const struct dtype *cast; /* FATE_CAST */
+    bool spans; /* its scales are observed in earlier passes */
+    uint32_t n_reads;
+    struct plane source; /* geometry of what is read: bits of the source dtype, tiles as the output's */
+    char group[16]; /* JSON text */
+};
+
+struct plan {
+    struct container *container;
+    const struct writer_ops *writer;
+    struct plan_entry *entries; /* one a tensor that is written, in the container's order */
+    struct out_tensor *outs; /* the same */
+    char **facts; /* format facts, one a format used; owned */
+    size_t n_facts;
+    size_t n_tensors;
+    struct out_blob *blobs;
+    size_t n_blobs;
+    struct writer_options options;
+    struct writer_size size;
+    char *out_path;
+    enum nonfinite nonfinite;
+    bool measure;
+    unsigned n_threads_asked, n_workers;
+    uint64_t max_ram, ram_nbytes; /* budget; what the plan needs, without the index */
+    size_t scratch_weights; /* of one worker */
+    uint64_t source_tile_nbytes, planes_tile_nbytes; /* largest of one tile */
+    /* totals */
+    uint64_t n_weights, n_quantised_weights, n_quantised, source_nbytes, quantised_source_nbytes, plane_nbytes, read_nbytes;
+    uint64_t quantised_plane_nbytes;
+};
+
+/* The plan of convert (and plan): opens the model, applies the recipe. */
+enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *plan, struct err *err);
+
+/* The plan of dequantize: every quantised tensor is cast to dtype (NULL: the one it had), all others are kept; the output is safetensors. wanted: flags by tensor, for extract: one file, no small files; NULL for all. */
+enum status plan_dequantize(struct app *app, const char *in_path, const char *out_path, const struct dtype *dtype, const bool *wanted, struct plan *plan,
+                            struct err *err);
+
+void plan_close(struct plan *plan);
+
+/* The source tensor of entry index, and its tiles. */
+const struct tensor *plan_tensor(const struct plan *plan, size_t index);
+uint64_t plan_tile_count(const struct plan *plan, size_t index);
+
+#endif

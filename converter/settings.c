@@ -1,0 +1,298 @@
+/* settings.c: the table and its parser.
+ *
+ * Drawing: argv -> row by name -> check by type -> values[row].
+ * Why this way: see settings.h.
+ * Corner cases: "--name=value" and "--name value"; "--" ends options; sizes take K, M, G (1024-based) and decimals: 1.5G; a flag takes no value; an option given twice: the last
+ * one counts, except --rule and --keep, which collect.
+ * Reference: POSIX utility conventions, GNU long options. Worked number: --max-ram 1.5K is 1536.
+ */
+#include "converter/settings.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define WRITES (CMD_CONVERT | CMD_DEQUANTIZE | CMD_EXTRACT)
+#define PLANS (CMD_CONVERT | CMD_PLAN)
+
+const struct setting settings_table[SET_COUNT] = {
+    [SET_IN] = { "in", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | CMD_DEQUANTIZE | CMD_COMPARE, false,
+                 "model to read: a .safetensors or .llmq file, a model.safetensors.index.json, or a model folder" },
+    [SET_OUT] = { "out", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | WRITES, false,
+                  "output; without it convert writes NAME.FORMAT.llmq into the current folder" },
+    [SET_AGAINST] = { "against", SETTING_TEXT, "PATH", NULL, 0, 0, CMD_COMPARE, false, "model to compare with" },
+    [SET_FORMAT] = { "format", SETTING_TEXT, "FORMAT", NULL, 0, 0, PLANS | CMD_BENCH, true,
+                     "number format of the linear layers, with parameters inline if wanted: int4:group=64,scale=f16 (llmq formats lists all)" },
+    [SET_GROUP_SIZE] = { "group-size", SETTING_TEXT, "N|channel|tensor", NULL, 0, 0, PLANS | CMD_BENCH, true,
+                         "weights that share a scale along the input axis; channel is one group a row" },
+    [SET_SCALE_RULE] = { "scale-rule", SETTING_TEXT, "RULE", NULL, 0, 0, PLANS | CMD_BENCH, true,
+                         "how scales are chosen: absmax, mse for integers; floor, even, ceil, rceil, search for MX" },
+    [SET_SCALE_DTYPE] = { "scale-dtype", SETTING_TEXT, "bf16|f16|f32", NULL, 0, 0, PLANS | CMD_BENCH, true, "type of the stored scales of integer formats (bf16)" },
+    [SET_ROUNDING] = { "rounding", SETTING_CHOICE, "nearest-even|away|up|truncate", "nearest-even", 0, 0, PLANS | CMD_BENCH, true, "rounding of the codes" },
+    [SET_RULE] = { "rule", SETTING_LIST, "PATTERN=FORMAT", NULL, 0, 0, PLANS, false,
+                   "format for the tensors that match: an exact name, a glob, re:REGEX or role:ROLE; FORMAT may be keep; may be repeated, the first match wins" },
+    [SET_KEEP] = { "keep", SETTING_LIST, "PATTERN", NULL, 0, 0, PLANS, false, "keep the tensors that match bit for bit; may be repeated" },
+    [SET_RECIPE] = { "recipe", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS, false, "YAML file with settings and rules" },
+    [SET_NONFINITE] = { "nonfinite", SETTING_CHOICE, "error|zero|clamp|keep", "error", 0, 0, PLANS, true,
+                        "NaN and Inf in a weight: refuse, set to 0, clamp Inf to the largest number, or keep the tensor unquantised" },
+    [SET_COMPRESS] = { "compress", SETTING_CHOICE, "none|default|max", "default", 0, 0, PLANS, true,
+                       "none: all planes raw; default: scales and kept 16-bit tensors through zstd; max: everything, slowly" },
+    [SET_SPLIT_SIZE] = { "split-size", SETTING_BYTES, "SIZE", "0", 0, UINT64_MAX, PLANS | CMD_DEQUANTIZE, true, "start a new output file before one grows beyond this size; 0: one file" },
+    [SET_ALIGN] = { "align", SETTING_BYTES, "SIZE", "4096", 64, 1 << 21, PLANS, true, "alignment of large raw planes, a power of two" },
+    [SET_MEASURE] = { "measure", SETTING_CHOICE, "on|off", "on", 0, 0, CMD_CONVERT, true, "measure the error of every tensor on the way" },
+    [SET_DTYPE] = { "dtype", SETTING_CHOICE, "source|f32|bf16|f16", "source", 0, 0, CMD_DEQUANTIZE | CMD_EXTRACT, false,
+                    "type of decoded tensors; source is the one each had before" },
+    [SET_RAW] = { "raw", SETTING_FLAG, NULL, NULL, 0, 0, CMD_EXTRACT, false, "write the stored planes (codes, scales, zeros) as bytes instead of decoded weights" },
+    [SET_TENSORS] = { "tensors", SETTING_FLAG, NULL, NULL, 0, 0, CMD_INSPECT, false, "list every tensor" },
+    [SET_SCAN] = { "scan", SETTING_FLAG, NULL, NULL, 0, 0, CMD_INSPECT, false, "read all weights: NaN, Inf, zeros, ranges per tensor" },
+    [SET_SECONDS] = { "seconds", SETTING_COUNT, "N", "1", 1, 60, CMD_BENCH, false, "time spent on each measurement" },
+    [SET_THREADS] = { "threads", SETTING_COUNT, "N", "0", 0, 1024, CMD_ALL, true, "worker threads; 0: one per processor" },
+    [SET_MAX_RAM] = { "max-ram", SETTING_BYTES, "SIZE", "32M", 8u << 20, UINT64_MAX, CMD_ALL, true, "memory to stay under, besides the index of tensors; at least 8M" },
+    [SET_FORCE] = { "force", SETTING_FLAG, NULL, NULL, 0, 0, PLANS | WRITES, false, "replace an existing output" },
+    [SET_JSON] = { "json", SETTING_FLAG, NULL, NULL, 0, 0, CMD_ALL, false, "results as one JSON object on stdout" },
+    [SET_QUIET] = { "quiet", SETTING_FLAG, NULL, NULL, 0, 0, CMD_ALL, false, "no progress, no notes" },
+    [SET_PROGRESS] = { "progress", SETTING_CHOICE, "auto|bar|plain|jsonl|none", "auto", 0, 0, CMD_ALL, false,
+                       "how progress is shown on stderr; auto: a bar on a terminal, plain lines elsewhere" },
+};
+
+static const struct setting *find(const char *name, size_t nbytes)
+{
+    for (size_t i = 0; i < SET_COUNT; i++)
+        if (strlen(settings_table[i].name) == nbytes && memcmp(settings_table[i].name, name, nbytes) == 0) return &settings_table[i];
+    return NULL;
+}
+
+/* ---- values --------------------------------------------------------------------------------------------------------------------- */
+
+static bool parse_bytes(const char *text, uint64_t *out)
+{
+    char *end;
+    double value = strtod(text, &end);
+    double unit = *end == 'K' || *end == 'k' ? 0x1p10 : *end == 'M' || *end == 'm' ? 0x1p20 : *end == 'G' || *end == 'g' ? 0x1p30 : 1.0;
+    if (end == text || strspn(text, "0123456789.") != (size_t)(end - text) || (unit > 1.0 ? end[1] : end[0]) != '\0') return false;
+    if (!(value * unit < 0x1p63)) return false;
+    *out = (uint64_t)(value * unit);
+    return true;
+}
+
+static bool parse_count(const char *text, uint64_t *out)
+{
+    if (strspn(text, "0123456789") != strlen(text) || *text == '\0' || strlen(text) > 18) return false;
+    *out = strtoull(text, NULL, 10);
+    return true;
+}
+
+static bool is_choice(const char *choices, const char *text)
+{
+    size_t nbytes = strcspn(text, "|");
+    if (text[nbytes]) return false;
+    for (const char *at = choices; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL)
+        if (strncmp(at, text, nbytes) == 0 && (at[nbytes] == '|' || at[nbytes] == '\0') && nbytes) return true;
+    return false;
+}
+
+static enum status check_number(const struct setting *row, const char *text, struct err *err)
+{
+    uint64_t value;
+    bool fine = row->type == SETTING_BYTES ? parse_bytes(text, &value) : parse_count(text, &value);
+    if (!fine)
+        return err_set(err, ERR_USAGE, "--%s '%s' is not %s", row->name, text,
+                       row->type == SETTING_BYTES ? "a size like 64M or 1.5G" : "a whole number");
+    if (value < row->min && row->type == SETTING_BYTES && row->min >= 1u << 20)
+        return err_set(err, ERR_USAGE, "--%s '%s' is less than %lluM", row->name, text, (unsigned long long)(row->min >> 20));
+    if (value < row->min || value > row->max)
+        return err_set(err, ERR_USAGE, "--%s '%s' is not between %llu and %llu", row->name, text, (unsigned long long)row->min,
+                       (unsigned long long)row->max);
+    if (row == &settings_table[SET_ALIGN] && (value & (value - 1)) != 0) return err_set(err, ERR_USAGE, "--align '%s' is not a power of two", text);
+    return OK;
+}
+
+static enum status check(const struct setting *row, const char *text, struct err *err)
+{
+    if (row->type == SETTING_BYTES || row->type == SETTING_COUNT) return check_number(row, text, err);
+    if (row->type == SETTING_CHOICE && !is_choice(row->argument, text))
+        return err_set(err, ERR_USAGE, "--%s '%s' is none of %s", row->name, text, row->argument);
+    if (row->type != SETTING_FLAG && *text == '\0') return err_set(err, ERR_USAGE, "--%s needs a value that is not empty", row->name);
+    return OK;
+}
+
+/* ---- the command line ----------------------------------------------------------------------------------------------------------- */
+
+/* Letters to insert, remove or replace to turn the n letters of a into b; neighbours that changed places count as one. */
+static size_t distance(const char *a, size_t n, const char *b)
+{
+    enum { LONGEST = 24 };
+    size_t rows[3][LONGEST + 1], m = strlen(b); /* the last three rows of the table, rows[i % 3][j]: first i letters of a, first j of b */
+    if (n > LONGEST || m > LONGEST) return LONGEST;
+    for (size_t j = 0; j <= m; j++) rows[0][j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t *row = rows[i % 3], *above = rows[(i - 1) % 3], *second = rows[(i + 1) % 3];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t least = above[j - 1] + (a[i - 1] != b[j - 1]);
+            if (above[j] + 1 < least) least = above[j] + 1;
+            if (row[j - 1] + 1 < least) least = row[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && second[j - 2] + 1 < least) least = second[j - 2] + 1;
+            row[j] = least;
+        }
+    }
+    return rows[n % 3][m];
+}
+
+/* The option of the command that was probably meant: begins the same way, or differs in at most a third of its letters; NULL for none. */
+static const struct setting *nearest(const char *name, size_t nbytes, uint32_t command)
+{
+    const struct setting *best = NULL;
+    size_t least = SIZE_MAX;
+    for (size_t i = 0; i < SET_COUNT; i++) {
+        const struct setting *row = &settings_table[i];
+        size_t length = strlen(row->name), away = distance(name, nbytes, row->name);
+        if (!(row->commands & command)) continue;
+        if (nbytes >= 3 && nbytes < length && memcmp(row->name, name, nbytes) == 0) away = 1;
+        if (away < least && away * 3 <= length) {
+            best = row;
+            least = away;
+        }
+    }
+    return best;
+}
+
+static enum status unknown_option(const char *name, size_t nbytes, uint32_t command, struct err *err)
+{
+    const struct setting *meant = nearest(name, nbytes, command);
+    char shown[80];
+    err_name(name, nbytes, shown, sizeof shown);
+    if (meant) return err_set(err, ERR_USAGE, "unknown option --%s (did you mean --%s?)", shown, meant->name);
+    return err_set(err, ERR_USAGE, "unknown option --%s", shown);
+}
+
+static bool grow(void **array, size_t n, size_t size)
+{
+    void *bigger = realloc(*array, (n + 1) * size);
+    if (bigger) *array = bigger;
+    return bigger != NULL;
+}
+
+static enum status add_argument(struct settings *settings, const char *text, struct err *err)
+{
+    if (!grow((void **)&settings->arguments, settings->n_arguments, sizeof *settings->arguments)) return err_set(err, ERR_MEMORY, "out of memory");
+    settings->arguments[settings->n_arguments++] = text;
+    return OK;
+}
+
+static enum status set_row(struct settings *settings, const struct setting *row, const char *text, struct err *err)
+{
+    enum setting_id id = (enum setting_id)(row - settings_table);
+    enum status status = check(row, text, err);
+    if (status) return status;
+    if (row->type != SETTING_LIST) {
+        settings->values[id] = text;
+        return OK;
+    }
+    if (!grow((void **)&settings->rules, settings->n_rules, sizeof *settings->rules)) return err_set(err, ERR_MEMORY, "out of memory");
+    settings->rules[settings->n_rules++] = (struct setting_rule){ id == SET_KEEP, text };
+    return OK;
+}
+
+static enum status parse_option(struct settings *settings, uint32_t command, int argc, char **argv, int *i, struct err *err)
+{
+    const char *name = argv[*i] + 2, *equals = strchr(name, '=');
+    size_t nbytes = equals ? (size_t)(equals - name) : strlen(name);
+    const struct setting *row = find(name, nbytes);
+    if (!row) return unknown_option(name, nbytes, command, err);
+    if (!(row->commands & command)) return err_set(err, ERR_USAGE, "option --%s does not belong to this command", row->name);
+    if (row->type == SETTING_FLAG) {
+        if (equals) return err_set(err, ERR_USAGE, "--%s takes no value", row->name);
+        return set_row(settings, row, "true", err);
+    }
+    if (equals) return set_row(settings, row, equals + 1, err);
+    if (*i + 1 >= argc) return err_set(err, ERR_USAGE, "--%s needs a value: %s", row->name, row->argument);
+    return set_row(settings, row, argv[++*i], err);
+}
+
+enum status settings_parse(struct settings *settings, uint32_t command, int argc, char **argv, bool *help, struct err *err)
+{
+    bool options = true;
+    *settings = (struct settings){ 0 };
+    *help = false;
+    for (int i = 0; i < argc; i++) {
+        enum status status = OK;
+        if (options && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) *help = true;
+        else if (options && strcmp(argv[i], "--") == 0) options = false;
+        else if (options && strncmp(argv[i], "--", 2) == 0) status = parse_option(settings, command, argc, argv, &i, err);
+        else if (options && argv[i][0] == '-' && argv[i][1]) status = err_set(err, ERR_USAGE, "unknown option %s", argv[i]);
+        else status = add_argument(settings, argv[i], err);
+        if (status) return status;
+    }
+    return OK;
+}
+
+enum status settings_set_from_recipe(struct settings *settings, const char *name, const char *text, struct err *err)
+{
+    const struct setting *row = find(name, strlen(name));
+    if (!row || !row->in_recipe) return err_set(err, ERR_USAGE, "'%s' is no setting of a recipe", name);
+    enum status status = check(row, text, err);
+    if (status) return status;
+    enum setting_id id = (enum setting_id)(row - settings_table);
+    if (settings->values[id]) return OK;
+    char *copy = strdup(text);
+    if (!copy || !grow((void **)&settings->owned, settings->n_owned, sizeof *settings->owned)) {
+        free(copy);
+        return err_set(err, ERR_MEMORY, "out of memory");
+    }
+    settings->owned[settings->n_owned++] = copy;
+    settings->values[id] = copy;
+    settings->from_recipe[id] = true;
+    return OK;
+}
+
+void settings_free(struct settings *settings)
+{
+    for (size_t i = 0; i < settings->n_owned; i++) free(settings->owned[i]);
+    free(settings->owned);
+    free(settings->rules);
+    free(settings->arguments);
+    *settings = (struct settings){ 0 };
+}
+
+/* ---- reading -------------------------------------------------------------------------------------------------------------------- */
+
+bool settings_given(const struct settings *settings, enum setting_id id)
+{
+    return settings->values[id] != NULL;
+}
+
+const char *settings_text(const struct settings *settings, enum setting_id id)
+{
+    return settings->values[id] ? settings->values[id] : settings_table[id].preset;
+}
+
+bool settings_flag(const struct settings *settings, enum setting_id id)
+{
+    return settings->values[id] != NULL && strcmp(settings->values[id], "true") == 0;
+}
+
+bool settings_is(const struct settings *settings, enum setting_id id, const char *choice)
+{
+    return strcmp(settings_text(settings, id), choice) == 0;
+}
+
+uint64_t settings_number(const struct settings *settings, enum setting_id id)
+{
+    uint64_t value = 0;
+    if (settings_table[id].type == SETTING_BYTES) parse_bytes(settings_text(settings, id), &value);
+    else parse_count(settings_text(settings, id), &value);
+    return value;
+}
+
+void settings_print_help(FILE *out, uint32_t command)
+{
+    for (size_t i = 0; i < SET_COUNT; i++) {
+        const struct setting *row = &settings_table[i];
+        if (!(row->commands & command)) continue;
+        char left[80];
+        snprintf(left, sizeof left, "--%s%s%s", row->name, row->argument ? " " : "", row->argument ? row->argument : "");
+        fprintf(out, "  %s\n      %s", left, row->help);
+        if (row->preset) fprintf(out, " (default %s)", row->preset);
+        fprintf(out, "\n");
+    }
+}

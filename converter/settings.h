@@ -1,0 +1,89 @@
+/* settings.h: the settings table: one row is one option, for the command line, recipes, --help and the documentation.
+ *
+ *   --group-size 64   on the command line      group-size: 64   in a recipe      both are row "group-size"
+ *
+ * Why this way: an option is one row that feeds parser, ranges, help and recipe keys; there is no second list.
+ * Corner cases: an unknown option names the nearest known one; a value out of range says the range; an option another command takes is refused by name; the command
+ * line beats the recipe, the recipe beats the default; --rule and --keep keep the order in which they were given.
+ * Reference: design.md 3; FFmpeg's and git's option tables.
+ */
+#ifndef LLMQ_CONVERTER_SETTINGS_H
+#define LLMQ_CONVERTER_SETTINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/err.h"
+
+/* The commands, as bits of the rows' command masks. */
+enum command_bit {
+    CMD_CONVERT = 1 << 0,
+    CMD_PLAN = 1 << 1,
+    CMD_INSPECT = 1 << 2,
+    CMD_VERIFY = 1 << 3,
+    CMD_DEQUANTIZE = 1 << 4,
+    CMD_COMPARE = 1 << 5,
+    CMD_EXTRACT = 1 << 6,
+    CMD_FORMATS = 1 << 7,
+    CMD_BENCH = 1 << 8,
+    CMD_ALL = (1 << 9) - 1
+};
+
+enum setting_id {
+    SET_IN, SET_OUT, SET_AGAINST, SET_FORMAT, SET_GROUP_SIZE, SET_SCALE_RULE, SET_SCALE_DTYPE, SET_ROUNDING, SET_RULE, SET_KEEP, SET_RECIPE,
+    SET_NONFINITE, SET_COMPRESS, SET_SPLIT_SIZE, SET_ALIGN, SET_MEASURE, SET_DTYPE, SET_RAW, SET_TENSORS, SET_SCAN, SET_SECONDS, SET_THREADS,
+    SET_MAX_RAM, SET_FORCE, SET_JSON, SET_QUIET, SET_PROGRESS, SET_COUNT
+};
+
+enum setting_type { SETTING_FLAG, SETTING_TEXT, SETTING_LIST, SETTING_CHOICE, SETTING_COUNT, SETTING_BYTES };
+
+struct setting {
+    const char *name; /* without the dashes */
+    enum setting_type type;
+    const char *argument; /* placeholder in --help; for SETTING_CHOICE the choices: "none|default|max" */
+    const char *preset; /* default as text; NULL: none */
+    uint64_t min, max; /* of SETTING_COUNT and SETTING_BYTES */
+    uint32_t commands; /* who takes it */
+    bool in_recipe; /* may stand in a recipe */
+    const char *help; /* one sentence */
+};
+
+extern const struct setting settings_table[SET_COUNT];
+
+/* One --rule or --keep, in the order given. */
+struct setting_rule {
+    bool keep;
+    const char *text;
+};
+
+struct settings {
+    const char *values[SET_COUNT]; /* text as given; NULL: not given; not owned, except what settings_set_owned copied */
+    bool from_recipe[SET_COUNT];
+    struct setting_rule *rules;
+    size_t n_rules;
+    const char **arguments; /* positional */
+    size_t n_arguments;
+    char **owned;
+    size_t n_owned;
+};
+
+/* Parses argv[0 .. argc-1] (what follows the command's name) for the command bit. *help is set when --help is among them. The strings of argv must outlive settings. */
+enum status settings_parse(struct settings *settings, uint32_t command, int argc, char **argv, bool *help, struct err *err);
+
+/* Sets one row from a recipe unless the command line has set it; text is copied. Checks as settings_parse. */
+enum status settings_set_from_recipe(struct settings *settings, const char *name, const char *text, struct err *err);
+
+void settings_free(struct settings *settings);
+
+bool settings_given(const struct settings *settings, enum setting_id id);
+bool settings_flag(const struct settings *settings, enum setting_id id);
+const char *settings_text(const struct settings *settings, enum setting_id id); /* the default when not given */
+uint64_t settings_number(const struct settings *settings, enum setting_id id); /* COUNT and BYTES */
+bool settings_is(const struct settings *settings, enum setting_id id, const char *choice);
+
+/* Prints the options of a command, one row each. */
+void settings_print_help(FILE *out, uint32_t command);
+
+#endif
