@@ -175,8 +175,9 @@ static enum status extract_selected(struct extraction *ex, struct err *err)
     struct result result = { 0 };
     uint64_t nbytes = 0;
     enum status status = OK;
+    if (ex->n_blobs && ex->n_tensors && !raw)
+        return err_set(err, ERR_USAGE, "tensors go into one safetensors file, stored files into a folder: extract them one after the other");
     if (ex->n_blobs || raw) {
-        if (out && ex->n_tensors && !raw) return err_set(err, ERR_USAGE, "--out cannot be both a tensor file and a folder; extract tensors and stored files one after the other");
         status = extract_files(ex, out ? out : ".", raw, &nbytes, err);
         if (!status) print_done(ex->app, out ? out : ".", raw ? ex->n_tensors : 0, &(struct result){ .out_nbytes = nbytes });
     }

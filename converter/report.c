@@ -1,6 +1,6 @@
 /* report.c: see report.h.
  *
- * Drawing, one tensor a line:   NAME   ROLE  SHAPE   FORMAT   GROUP   RULE   READS   BYTES   BITS/WEIGHT   SQNR
+ * Drawing, one tensor a line:   NAME  ROLE  SHAPE  FORMAT  GROUP  READS  CODES+SCALES+ZEROS (bytes)  BITS/WEIGHT  SQNR  WHO DECIDED
  * Formula: bits per weight = 8 * plane bytes / weights.
  * Why this way: see report.h.
  * Corner cases: a tensor without weights has no bits per weight.
@@ -38,6 +38,16 @@ static void total_measure(const struct plan *plan, const struct result *result, 
     for (size_t i = 0; i < plan->n_tensors; i++) measure_add(total, &result->measures[i]);
 }
 
+/* "45056+2816": bytes of each plane, codes first. Returns out. */
+static const char *show_planes(const struct out_tensor *planned, char *out, size_t out_size)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (uint32_t k = 0; k < planned->n_planes && used < out_size; k++)
+        used += (size_t)snprintf(out + used, out_size - used, "%s%llu", k ? "+" : "", (unsigned long long)plane_nbytes(&planned->planes[k].plane));
+    return out;
+}
+
 /* ---- text ----------------------------------------------------------------------------------------------------------------------- */
 
 static void text_tensor(FILE *out, const struct plan *plan, size_t i, const struct result *result)
@@ -45,14 +55,14 @@ static void text_tensor(FILE *out, const struct plan *plan, size_t i, const stru
     const struct plan_entry *entry = &plan->entries[i];
     const struct tensor *tensor = plan_tensor(plan, i);
     const struct out_tensor *planned = &plan->outs[i];
-    char name[NAME_WIDTH + 1], dims[64], bytes[24], db[16], reason[96];
+    char name[NAME_WIDTH + 1], dims[64], bytes[96], db[16], reason[96];
     uint64_t nbytes = planes_nbytes(planned);
     const char *group = planned->group ? planned->group : "";
     if (entry->verdict.rule) snprintf(reason, sizeof reason, "%s '%.50s'", origin_of(&entry->verdict), entry->verdict.rule->text);
     else snprintf(reason, sizeof reason, "%s", entry->verdict.reason);
-    fprintf(out, "  %-*s %-9s %-16s %-11s %-7.*s %u %9s %6.2f", NAME_WIDTH, show_name(tensor->name, name, NAME_WIDTH), planned->role,
+    fprintf(out, "  %-*s %-9s %-16s %-11s %-7.*s %u %18s %6.2f", NAME_WIDTH, show_name(tensor->name, name, NAME_WIDTH), planned->role,
             show_dims(tensor, dims, sizeof dims), planned->format ? planned->format : "keep", (int)(strlen(group) > 2 && group[0] == '"' ? strlen(group) - 2 : strlen(group)),
-            group[0] == '"' ? group + 1 : group, entry->n_reads, show_bytes(nbytes, bytes), bits_per_weight(nbytes, tensor->n_weights));
+            group[0] == '"' ? group + 1 : group, entry->n_reads, show_planes(planned, bytes, sizeof bytes), bits_per_weight(nbytes, tensor->n_weights));
     if (result) fprintf(out, " %7s", result->measures[i].n ? show_db(measure_sqnr_db(&result->measures[i]), db) : "");
     fprintf(out, "  %s\n", reason);
 }
@@ -67,6 +77,7 @@ static void text_totals(FILE *out, const struct plan *plan)
     fprintf(out, "bytes        source %s, planes %s, file%s %s%s (%llu bytes)\n", show_bytes(plan->source_nbytes, a), show_bytes(plan->plane_nbytes, b),
             plan->size.n_files > 1 ? "s" : "", plan->size.exact ? "" : "at most ", show_bytes(plan->size.nbytes, c), (unsigned long long)plan->size.nbytes);
     fprintf(out, "reads        %s in all\n", show_bytes(plan->read_nbytes, a));
+    fprintf(out, "disk         %s and 3 %% to spare\n", show_bytes(plan->size.nbytes, a));
     fprintf(out, "memory       %s of %s, %u thread%s%s, %u tiles a job, index %s\n", show_bytes(plan->ram_nbytes, a), show_bytes(plan->max_ram, b), plan->n_workers,
             plan->n_workers == 1 ? "" : "s", plan->n_workers < plan->n_threads_asked ? " (fewer than asked: --max-ram)" : "", plan->options.tiles_per_job,
             show_bytes(plan->size.index_nbytes, c));
@@ -87,7 +98,7 @@ static void text_result(FILE *out, const struct plan *plan, const struct result 
 void report_text(FILE *out, const struct plan *plan, const struct result *result)
 {
     fprintf(out, "%s -> %s\n", plan->container->path, plan->out_path);
-    fprintf(out, "  %-*s %-9s %-16s %-11s %-7s r %9s %6s%s  decided by\n", NAME_WIDTH, "tensor", "role", "shape", "format", "group", "bytes", "bits/w",
+    fprintf(out, "  %-*s %-9s %-16s %-11s %-7s r %18s %6s%s  decided by\n", NAME_WIDTH, "tensor", "role", "shape", "format", "group", "bytes of planes", "bits/w",
             result ? "    SQNR" : "");
     for (size_t i = 0; i < plan->n_tensors; i++) text_tensor(out, plan, i, result);
     text_totals(out, plan);

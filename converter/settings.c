@@ -35,7 +35,7 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_NONFINITE] = { "nonfinite", SETTING_CHOICE, "error|zero|clamp|keep", "error", 0, 0, PLANS, true,
                         "NaN and Inf in a weight: refuse, set to 0, clamp Inf to the largest number, or keep the tensor unquantised" },
     [SET_COMPRESS] = { "compress", SETTING_CHOICE, "none|default|max", "default", 0, 0, PLANS, true,
-                       "none: all planes raw; default: scales and kept 16-bit tensors through zstd; max: everything, slowly" },
+                       "none: all planes raw; default: scales and kept 16-bit tensors through zstd; max: the codes too" },
     [SET_SPLIT_SIZE] = { "split-size", SETTING_BYTES, "SIZE", "0", 0, UINT64_MAX, PLANS | CMD_DEQUANTIZE, true, "start a new output file before one grows beyond this size; 0: one file" },
     [SET_ALIGN] = { "align", SETTING_BYTES, "SIZE", "4096", 64, 1 << 21, PLANS, true, "alignment of large raw planes, a power of two" },
     [SET_MEASURE] = { "measure", SETTING_CHOICE, "on|off", "on", 0, 0, CMD_CONVERT, true, "measure the error of every tensor on the way" },

@@ -458,15 +458,12 @@ static enum status open_weights(struct opening *opening, struct err *err)
 
 /* ---- small files ------------------------------------------------------------------------------------------------------------------ */
 
-static enum status add_blob(struct opening *opening, const char *name, const char *path, struct err *err)
+/* Lists the open file at the end of base->files as a small file. */
+static enum status add_blob(struct opening *opening, const char *name, struct err *err)
 {
     struct container *base = &opening->self->base;
-    struct file *file = &base->files[base->n_files];
     struct blob *blob = &base->blobs[base->n_blobs];
-    enum status status = file_open(opening->io, path, file, err);
-    if (status != OK) return status;
-    base->n_files++;
-    blob->nbytes = file->nbytes;
+    blob->nbytes = base->files[base->n_files++].nbytes;
     blob->name = strdup(name);
     if (!blob->name) return short_of_memory(opening, err);
     base->n_blobs++;
@@ -476,21 +473,19 @@ static enum status add_blob(struct opening *opening, const char *name, const cha
 /* A matching name that is a folder or the like stays among the unused ones. */
 static enum status take_blob(struct opening *opening, struct entry *entry, struct err *err)
 {
-    struct stat st;
+    struct container *base = &opening->self->base;
+    struct file *file = &base->files[base->n_files];
     char *path = join(opening, entry->name, err);
     if (!path) return ERR_MEMORY;
-    enum status status = OK;
-    if (opening->io->stat(path, &st) != 0) {
-        status = err_set_errno(err, errno, "cannot open '%s'", shown_path(path).text);
-    } else if (S_ISREG(st.st_mode)) {
-        entry->used = true;
-        if ((uint64_t)st.st_size <= BLOB_NBYTES_MAX) status = add_blob(opening, entry->name, path, err);
-        else
-            container_note(&opening->self->base, "left out '%s': %llu bytes is more than the limit of %llu for a small file",
-                           shown_str(entry->name).text, (unsigned long long)st.st_size, (unsigned long long)BLOB_NBYTES_MAX);
-    }
+    enum status status = file_open(opening->io, path, file, err);
     free(path);
-    return status;
+    if (status != OK) return status == ERR_UNSUPPORTED ? OK : status; /* not a regular file */
+    entry->used = true;
+    if (file->nbytes <= BLOB_NBYTES_MAX) return add_blob(opening, entry->name, err);
+    container_note(base, "left out '%s': %llu bytes is more than the limit of %llu for a small file", shown_str(entry->name).text,
+                   (unsigned long long)file->nbytes, (unsigned long long)BLOB_NBYTES_MAX);
+    file_close(file);
+    return OK;
 }
 
 static enum status take_blobs(struct opening *opening, struct err *err)
