@@ -10,6 +10,7 @@
  */
 #include "support/support.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
@@ -416,6 +417,76 @@ static void large_and_many_small_files(void **state)
     temp_dir_remove(dir);
 }
 
+/* ---- file calls that fail --------------------------------------------------------------------------------------------------------- */
+
+/* Call number fail_at of all (1, 2, ...) fails with fail_errno, and with fail_on also every later one. */
+static unsigned n_calls, fail_at;
+static bool fail_on;
+static int fail_errno;
+
+static bool fails(void)
+{
+    n_calls++;
+    if (n_calls != fail_at && !(fail_on && n_calls > fail_at)) return false;
+    errno = fail_errno;
+    return true;
+}
+
+static int failing_open(const char *path, int flags, mode_t mode)
+{
+    return fails() ? -1 : io_system.open(path, flags, mode);
+}
+
+static int failing_fstat(int fd, struct stat *st)
+{
+    return fails() ? -1 : io_system.fstat(fd, st);
+}
+
+static int failing_stat(const char *path, struct stat *st)
+{
+    return fails() ? -1 : io_system.stat(path, st);
+}
+
+/* Also short: it never gives more than 7 bytes. */
+static ssize_t failing_pread(int fd, void *buf, size_t nbytes, off_t offset)
+{
+    return fails() ? -1 : io_system.pread(fd, buf, nbytes < 7 ? nbytes : 7, offset);
+}
+
+static void every_file_call_may_fail(void **state)
+{
+    (void)state;
+    static const int numbers[] = { EIO, EACCES, EMFILE, EINTR };
+    struct io_calls io = io_system;
+    char *dir = temp_dir();
+    make_entry(dir, "s1.safetensors:a b");
+    make_entry(dir, "s2.safetensors:c");
+    make_entry(dir, IDX MAP2);
+    make_entry(dir, "config.json={\"hidden_size\":64}");
+    io.open = failing_open;
+    io.fstat = failing_fstat;
+    io.stat = failing_stat;
+    io.pread = failing_pread;
+    size_t n_runs = 0;
+    for (size_t e = 0; e < sizeof numbers / sizeof numbers[0]; e++)
+        for (unsigned on = 0; on < 2; on++)
+            for (fail_at = 1;; fail_at++, n_runs++) {
+                struct container *container = NULL;
+                struct err err = { .code = OK };
+                n_calls = 0;
+                fail_on = on == 1 && numbers[e] != EINTR; /* interrupted for ever is a matter of io.c's tests */
+                fail_errno = numbers[e];
+                enum status status = container_open(&io, dir, &container, &err);
+                container_close(container);
+                if (n_calls < fail_at) break;
+                if (numbers[e] == EINTR && status != OK) fail_msg("call %u: %s", fail_at, err.text);
+                if (status != OK && err.text[0] == '\0') fail_msg("call %u: no message", fail_at);
+            }
+    print_message("%zu runs\n", n_runs);
+    assert_true(n_runs > 100);
+    temp_dir_remove(dir);
+}
+
 /* ---- order, metadata, changes ----------------------------------------------------------------------------------------------------- */
 
 static void tensors_come_in_storage_order(void **state)
@@ -654,6 +725,7 @@ int main(void)
         cmocka_unit_test(names_of_small_files),
         cmocka_unit_test(small_files_are_listed_and_read),
         cmocka_unit_test(large_and_many_small_files),
+        cmocka_unit_test(every_file_call_may_fail),
         cmocka_unit_test(tensors_come_in_storage_order),
         cmocka_unit_test(metadata_of_the_first_shard_is_kept),
         cmocka_unit_test(paths_as_people_write_them),

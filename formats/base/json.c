@@ -86,11 +86,16 @@ static size_t unescape(const char *text, size_t n, char *out)
 {
     size_t used = 0;
     for (size_t at = 0; at < n;) {
-        char piece[4];
-        size_t length;
-        at += unescape_one(text + at, piece, &length);
-        memcpy(out + used, piece, length);
-        used += length;
+        const char *escape = memchr(text + at, '\\', n - at);
+        size_t plain = escape ? (size_t)(escape - text) - at : n - at;
+        memcpy(out + used, text + at, plain);
+        used += plain;
+        at += plain;
+        if (at < n) {
+            size_t length;
+            at += unescape_one(text + at, out + used, &length); /* never longer than its escape */
+            used += length;
+        }
     }
     out[used] = '\0';
     return used;
@@ -538,14 +543,18 @@ enum status json_walk_object(const char *text, size_t nbytes, const struct json_
 
 /* ---- tree ----------------------------------------------------------------------------------------------------------------------- */
 
+enum status json_parse_checked(const char *text, size_t nbytes, cJSON **tree, struct err *err)
+{
+    *tree = cJSON_ParseWithLengthOpts(text, nbytes, NULL, 0);
+    if (!*tree) return err_set(err, ERR_DATA, "no tree of %zu bytes of JSON: a number of over 63 digits, or out of memory", nbytes);
+    return OK;
+}
+
 enum status json_parse(const char *text, size_t nbytes, const struct json_limits *limits, cJSON **tree, struct err *err)
 {
     *tree = NULL;
     enum status status = json_check(text, nbytes, limits, err);
-    if (status != OK) return status;
-    *tree = cJSON_ParseWithLengthOpts(text, nbytes, NULL, 0);
-    if (!*tree) return err_set(err, ERR_MEMORY, "out of memory for the tree of %zu bytes of JSON", nbytes);
-    return OK;
+    return status == OK ? json_parse_checked(text, nbytes, tree, err) : status;
 }
 
 const cJSON *json_get(const cJSON *object, const char *key)

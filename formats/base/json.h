@@ -42,6 +42,9 @@ enum status json_walk_object(const char *text, size_t nbytes, const struct json_
  * (cJSON keeps one static error pointer); the check and the walk may. */
 enum status json_parse(const char *text, size_t nbytes, const struct json_limits *limits, cJSON **tree, struct err *err);
 
+/* The tree of a value that json_walk_object has handed over, that is, of text already checked. */
+enum status json_parse_checked(const char *text, size_t nbytes, cJSON **tree, struct err *err);
+
 /* Member of an object by exact key, or NULL. */
 const cJSON *json_get(const cJSON *object, const char *key);
 

@@ -2,11 +2,11 @@
  *
  * Formula: nbytes = product(shape) * bits / 8 = data_offsets[1] - data_offsets[0]; tensors sorted by (begin, end) tile the data:
  *   begin[0] = 0, begin[i] = end[i-1], end[last] = data_nbytes
- * Why this way: json_walk_object checks every byte and hands over one member at a time; within a checked text, shapes and offsets are digit runs that a loop of
- * ten lines reads exactly up to 2^64-1 (a JSON tree would round them to doubles and cost 64 bytes a number).
+ * Why this way: json_walk_object checks every byte and hands over one member at a time, whose tree then is the only one in memory; json_u64 refuses every number that a
+ * double does not hold exactly.
  * Corner cases: refused: duplicate names (after unescaping) and fields, unknown and missing fields, an array in place of an object, names that are empty or
  * have control characters, null metadata, holes, overlaps, data without a tensor; the product runs over the dims that are not zero, so [0, 2^63, 2] and
- * [2^63, 2, 0] are refused alike; more than 2^20 values in one member. A dtype written with escapes is an unknown dtype. Accepted: scalars, zero dims, blanks around the text, {}.
+ * [2^63, 2, 0] are refused alike; numbers over 2^53-1; more than 2^20 tensors; an entry over 64 KiB. Accepted: scalars, zero dims, blanks around the text, {}.
  * Reference: see safetensors_header.h. Worked number: F4 with shape [3] has 12 bits, no whole number of bytes, and is refused; [4] has 2 bytes.
  */
 #include "container/safetensors_header.h"
@@ -20,6 +20,8 @@
 
 #define MEMORY_BLOCK_NBYTES ((size_t)64 * 1024)
 #define METADATA_KEY "__metadata__"
+#define TENSORS_MAX (1u << 20) /* no real file has a tenth of it */
+#define ENTRY_NBYTES_MAX 65536 /* bounds the tree of one entry */
 
 static const struct json_limits limits = { .max_depth = 4, .max_values = (uint64_t)1 << 20, .plain_integers = true };
 
@@ -65,57 +67,36 @@ static bool is_blank(char c)
     return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
 
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-/* Reads the digits at *at, moves *at behind them. False when the number is not below 2^64. */
-static bool read_digits(const char **at, uint64_t *out)
-{
-    uint64_t value = 0;
-    for (; is_digit(**at); ++*at)
-        if (!size_mul(value, 10, &value) || !size_add(value, (uint64_t)(**at - '0'), &value)) return false;
-    *out = value;
-    return true;
-}
-
-/* Reads a checked JSON value that must be an array of at most max plain integers; what is the field's name. */
-static enum status read_integers(const char *text, const char *what, size_t max, uint64_t *out, size_t *count, struct err *err)
+/* Reads an array of at most max integers; what is the field's name. */
+static enum status read_integers(const cJSON *array, const char *what, size_t max, uint64_t *out, size_t *count, struct err *err)
 {
     size_t n = 0;
-    const char *at = text;
-    if (*at != '[') return err_set(err, ERR_DATA, "%s is not an array", what);
-    do {
-        at++;
-        while (is_blank(*at)) at++;
-        if (*at == ']' && n == 0) break;
-        if (!is_digit(*at)) return err_set(err, ERR_DATA, "%s has an item that is not an integer", what);
+    if (!cJSON_IsArray(array)) return err_set(err, ERR_DATA, "%s is not an array", what);
+    for (const cJSON *item = array->child; item; item = item->next) {
         if (n == max) return err_set(err, ERR_UNSUPPORTED, "%s has more than %zu items", what, max);
-        if (!read_digits(&at, &out[n++])) return err_set(err, ERR_DATA, "%s has a number over 2^64-1", what);
-        while (is_blank(*at)) at++;
-    } while (*at == ',');
+        enum status status = json_u64(item, what, &out[n++], err);
+        if (status != OK) return status;
+    }
     *count = n;
     return OK;
 }
 
-static enum status take_dtype(struct entry *entry, const char *value, size_t nbytes, struct err *err)
+static enum status take_dtype(struct entry *entry, const cJSON *value, struct err *err)
 {
-    if (value[0] != '"') return err_set(err, ERR_DATA, "dtype is not a string");
-    entry->dtype = dtype_find(value + 1, nbytes - 2);
-    if (entry->dtype) return OK;
-    return err_set(err, ERR_UNSUPPORTED, "unsupported dtype '%s'", shown(value + 1, nbytes - 2).text);
+    const char *name;
+    enum status status = json_string(value, "dtype", &name, err);
+    if (status != OK) return status;
+    entry->dtype = dtype_find(name, strlen(name));
+    return entry->dtype ? OK : err_set(err, ERR_UNSUPPORTED, "unsupported dtype '%s'", shown_str(name).text);
 }
 
-static enum status take_shape(struct entry *entry, const char *value, size_t nbytes, struct err *err)
+static enum status take_shape(struct entry *entry, const cJSON *value, struct err *err)
 {
-    (void)nbytes;
     return read_integers(value, "shape", TENSOR_RANK_MAX, entry->dims, &entry->rank, err);
 }
 
-static enum status take_offsets(struct entry *entry, const char *value, size_t nbytes, struct err *err)
+static enum status take_offsets(struct entry *entry, const cJSON *value, struct err *err)
 {
-    (void)nbytes;
     size_t count = 0;
     enum status status = read_integers(value, "data_offsets", 2, entry->span, &count, err);
     if (status == ERR_UNSUPPORTED || (status == OK && count != 2)) return err_set(err, ERR_DATA, "data_offsets is not two integers");
@@ -125,7 +106,7 @@ static enum status take_offsets(struct entry *entry, const char *value, size_t n
 
 static const struct field {
     const char *name;
-    enum status (*take)(struct entry *entry, const char *value, size_t nbytes, struct err *err);
+    enum status (*take)(struct entry *entry, const cJSON *value, struct err *err);
 } fields[] = {
     { "dtype", take_dtype },
     { "shape", take_shape },
@@ -134,15 +115,14 @@ static const struct field {
 
 #define N_FIELDS (sizeof fields / sizeof fields[0])
 
-static enum status take_field(void *context, const char *key, size_t n_key, const char *value, size_t nbytes, struct err *err)
+static enum status take_field(struct entry *entry, const cJSON *value, struct err *err)
 {
-    struct entry *entry = context;
     for (size_t i = 0; i < N_FIELDS; i++) {
-        if (strcmp(fields[i].name, key) != 0) continue;
+        if (strcmp(fields[i].name, value->string) != 0) continue;
         entry->seen |= 1u << i;
-        return fields[i].take(entry, value, nbytes, err);
+        return fields[i].take(entry, value, err);
     }
-    return err_set(err, ERR_DATA, "unknown field '%s'", shown(key, n_key).text);
+    return err_set(err, ERR_DATA, "unknown field '%s'", shown_str(value->string).text);
 }
 
 static enum status check_complete(const struct entry *entry, struct err *err)
@@ -205,10 +185,15 @@ static struct tensor *new_tensor(struct parse *parse)
     return &header->tensors[header->n_tensors];
 }
 
+/* One entry's tree at a time; its text has been checked with the whole header. */
 static enum status read_entry(const char *value, size_t nbytes, struct entry *entry, struct tensor *tensor, struct err *err)
 {
+    cJSON *tree = NULL;
     if (value[0] != '{') return err_set(err, ERR_DATA, "its entry is not an object");
-    enum status status = json_walk_object(value, nbytes, &limits, take_field, entry, err);
+    if (nbytes > ENTRY_NBYTES_MAX) return err_set(err, ERR_UNSUPPORTED, "its entry has %zu bytes, more than the limit of %d", nbytes, ENTRY_NBYTES_MAX);
+    enum status status = json_parse_checked(value, nbytes, &tree, err);
+    for (const cJSON *field = tree ? tree->child : NULL; field && status == OK; field = field->next) status = take_field(entry, field, err);
+    cJSON_Delete(tree);
     if (status == OK) status = check_complete(entry, err);
     if (status == OK) status = check_size(entry, tensor, err);
     return status;
@@ -217,6 +202,7 @@ static enum status read_entry(const char *value, size_t nbytes, struct entry *en
 static enum status take_tensor(struct parse *parse, const char *name, size_t n_name, const char *value, size_t nbytes, struct err *err)
 {
     struct entry entry = { .seen = 0 };
+    if (parse->header->n_tensors == TENSORS_MAX) return err_set(err, ERR_UNSUPPORTED, "there are more than %u tensors", TENSORS_MAX);
     struct tensor *tensor = new_tensor(parse);
     if (!tensor) return err_set(err, ERR_MEMORY, "out of memory for %zu tensors", parse->header->n_tensors + 1);
     *tensor = (struct tensor){ 0 };
