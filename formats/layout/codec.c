@@ -17,7 +17,7 @@
 #include "number/half.h"
 #include "number/kernel.h"
 
-enum { STRIP_WEIGHTS = 16384, ROW_GROUPS = 512 };
+enum { STRIP_WEIGHTS = 4096, ROW_GROUPS = 512 };
 
 bool codec_spans(const struct quant *quant, uint64_t rows, uint64_t cols)
 {
@@ -44,11 +44,16 @@ uint32_t codec_planes(const struct quant *quant, uint64_t rows, uint64_t cols, s
     return 3;
 }
 
+/* Weights of a strip: a few rows' worth that stay in cache, but groups whole (eight of them are whole bytes). */
+static size_t strip_weights(const struct quant *quant, uint64_t rows, uint64_t cols, bool spans)
+{
+    uint64_t whole = quant->group_kind == GROUP_TENSOR ? rows * cols : quant->group_kind == GROUP_CHANNEL ? cols : 8 * (uint64_t)quant->group;
+    return spans ? STRIP_WEIGHTS : (size_t)size_max(STRIP_WEIGHTS, size_min(whole, TILE_WEIGHTS));
+}
+
 size_t codec_scratch_weights(const struct quant *quant, uint64_t rows, uint64_t cols)
 {
-    if (codec_spans(quant, rows, cols)) return STRIP_WEIGHTS;
-    uint64_t group = quant->group_kind == GROUP_TENSOR ? rows * cols : quant->group_kind == GROUP_CHANNEL ? cols : 8 * (uint64_t)quant->group;
-    return (size_t)size_max(STRIP_WEIGHTS, size_min(group, TILE_WEIGHTS));
+    return strip_weights(quant, rows, cols, codec_spans(quant, rows, cols));
 }
 
 /* ---- strips --------------------------------------------------------------------------------------------------------------------- */
@@ -58,8 +63,8 @@ struct strip {
     uint64_t row, n_rows, col, n_cols;
 };
 
-/* The next strip after *strip (all zero: the first); false at the end. piece: weights of a row piece, when rows are longer than the scratch. */
-static bool next_strip(const struct codec_tile *tile, size_t capacity, uint64_t piece, struct strip *strip)
+/* The next strip of at most capacity weights after *strip (all zero: the first); false at the end. Longer rows are cut in multiples of unit. */
+static bool next_strip(const struct codec_tile *tile, size_t capacity, uint64_t unit, struct strip *strip)
 {
     bool first = strip->n_rows == 0;
     uint64_t next_row = first ? 0 : strip->row, next_col = first ? 0 : strip->col + strip->n_cols;
@@ -75,7 +80,7 @@ static bool next_strip(const struct codec_tile *tile, size_t capacity, uint64_t 
         strip->n_rows = size_min(capacity / tile->n_cols, tile->n_rows - next_row);
     } else {
         strip->n_rows = 1;
-        strip->n_cols = size_min(piece, tile->n_cols - next_col);
+        strip->n_cols = size_min(capacity / unit * unit, tile->n_cols - next_col);
     }
     return true;
 }
@@ -94,9 +99,14 @@ static bool load_strip(const struct kernels *kernels, const struct codec_tile *t
 {
     const size_t elem_nbytes = tile->dtype->bits / 8, n = (size_t)(strip->n_rows * strip->n_cols);
     const uint8_t *source = tile->source + (strip->row * tile->n_cols + strip->col) * elem_nbytes;
-    if (tile->dtype->widen_fast) kernels->widen_bf16(source, n, scratch->x);
-    else tile->dtype->widen(source, n, scratch->x);
-    if (kernels->all_finite(scratch->x, n)) return true;
+    bool finite;
+    if (tile->dtype->widen_fast) {
+        finite = kernels->widen_bf16(source, n, scratch->x);
+    } else {
+        tile->dtype->widen(source, n, scratch->x);
+        finite = kernels->all_finite(scratch->x, n);
+    }
+    if (finite) return true;
     if (tile->nonfinite != NONFINITE_ERROR) {
         clean(scratch->x, n, tile->nonfinite, tile->dtype->max_finite);
         return true;
@@ -144,55 +154,50 @@ static struct group_scale load_scale(const struct quant *quant, const uint8_t *s
 
 /* ---- encoding ------------------------------------------------------------------------------------------------------------------- */
 
-/* Codes of one row piece of n weights beginning at column col of the tile; its scales and zeros go to fields col / group onwards. ROW_GROUPS groups are stored at a time. */
+/* Stores n scales, and zeros, of a row of the tile from its group first on. */
+static void store_row(const struct quant *quant, const struct codec_tile *tile, uint64_t row, uint64_t first, const struct group_scale *scales, size_t n)
+{
+    const uint64_t groups = quant_groups_per_row(quant, tile->n_cols), scale_bits = scale_type_bits(quant->scale), zero_bits = quant->format->elem->bits;
+    codec_store_scales(quant, scales, n, tile->planes[1] + (row * groups + first) * scale_bits / 8);
+    if (quant->format->zero_point) codec_store_zeros(quant, scales, n, tile->planes[2] + row * size_ceil_div(groups * zero_bits, 8) + first * zero_bits / 8);
+}
+
+/* Codes of one row piece of n weights beginning at column col of the tile; ROW_GROUPS groups at a time. */
 static bool encode_row(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const float *x, uint64_t row, uint64_t col,
                        size_t n, uint16_t *codes, float *y, struct codec_fault *fault)
 {
-    const struct family *family = quant->format->family;
-    const uint64_t group = quant_group_len(quant, tile->n_cols), groups = quant_groups_per_row(quant, tile->n_cols);
-    const uint32_t scale_bits = scale_type_bits(quant->scale), zero_bits = quant->format->elem->bits;
+    const size_t group = (size_t)quant_group_len(quant, tile->n_cols);
     struct group_scale scales[ROW_GROUPS];
-    size_t n_scales = 0;
-    uint64_t first_group = col / group;
-    for (size_t i = 0; i < n;) {
-        size_t count = (size_t)size_min(group, n - i);
-        if (!quant_group(quant, kernels, x + i, NULL, count, &scales[n_scales], codes + i)) {
-            *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, row, col + i };
+    for (size_t i = 0, count; i < n; i += count) {
+        count = (n - i) / group < ROW_GROUPS ? n - i : ROW_GROUPS * group;
+        size_t done = quant_encode(quant, kernels, x + i, NULL, count, group, scales, codes + i, y ? y + i : NULL);
+        if (done * group < count) {
+            *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, row, col + i + done * group };
             return false;
         }
-        if (y) family->decode(quant, kernels, &scales[n_scales], codes + i, count, y + i);
-        i += count;
-        if (++n_scales < ROW_GROUPS && i < n) continue;
-        codec_store_scales(quant, scales, n_scales, tile->planes[1] + (row * groups + first_group) * scale_bits / 8);
-        if (quant->format->zero_point)
-            codec_store_zeros(quant, scales, n_scales, tile->planes[2] + row * size_ceil_div(groups * zero_bits, 8) + first_group * zero_bits / 8);
-        first_group += n_scales;
-        n_scales = 0;
+        store_row(quant, tile, row, (col + i) / group, scales, done);
     }
     return true;
 }
 
-/* The strip's codes, from the given scale, or with its own scales row by row, or with one scale for the whole tile. */
+/* The strip's codes, from the given scale, or with one scale for the whole tile, or with its own scales row by row. */
 static bool encode_strip(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip,
                          const struct codec_scratch *scratch, struct codec_fault *fault)
 {
-    const struct family *family = quant->format->family;
     const size_t n = (size_t)(strip->n_rows * strip->n_cols), n_cols = (size_t)strip->n_cols;
     float *y = tile->measure ? scratch->y : NULL;
-    struct group_scale scale;
     if (tile->given) {
-        family->encode(quant, kernels, tile->given, scratch->x, n, scratch->codes);
-        if (y) family->decode(quant, kernels, tile->given, scratch->codes, n, y);
+        const struct groups groups = { n, n, tile->given };
+        kernels->encode(quant->format->elem, quant->rounding, &groups, scratch->x, scratch->codes, y);
         return true;
     }
     if (quant->group_kind == GROUP_TENSOR) {
-        if (!quant_group(quant, kernels, scratch->x, NULL, n, &scale, scratch->codes)) {
+        struct group_scale scale;
+        if (quant_encode(quant, kernels, scratch->x, NULL, n, n, &scale, scratch->codes, y) == 0) {
             *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, 0, 0 };
             return false;
         }
-        codec_store_scales(quant, &scale, 1, tile->planes[1]);
-        if (quant->format->zero_point) codec_store_zeros(quant, &scale, 1, tile->planes[2]);
-        if (y) family->decode(quant, kernels, &scale, scratch->codes, n, y);
+        store_row(quant, tile, 0, 0, &scale, 1);
         return true;
     }
     for (size_t r = 0; r < strip->n_rows; r++)
@@ -214,11 +219,10 @@ static void pack_strip(const struct quant *quant, const struct codec_tile *tile,
         pack_bits(codes + r * strip->n_cols, (size_t)strip->n_cols, bits, tile->planes[0] + (strip->row + r) * row_nbytes + strip->col * bits / 8);
 }
 
-/* Weights of a row piece: whole groups and whole bytes. */
-static uint64_t piece_len(const struct quant *quant, size_t capacity)
+/* Weights that are whole groups and whole bytes. */
+static uint64_t strip_unit(const struct quant *quant)
 {
-    uint64_t unit = quant->group_kind == GROUP_SIZE ? 8 * (uint64_t)quant->group : 8;
-    return capacity / unit * unit;
+    return quant->group_kind == GROUP_SIZE ? 8 * (uint64_t)quant->group : 8;
 }
 
 static bool fused_mxfp4(const struct quant *quant, const struct codec_tile *tile)
@@ -227,20 +231,17 @@ static bool fused_mxfp4(const struct quant *quant, const struct codec_tile *tile
            quant->rounding == ROUND_NEAREST_EVEN && quant->rule != RULE_SEARCH && tile->dtype->widen_fast && tile->n_cols % 32 == 0;
 }
 
-/* Error of a tile that a fused kernel has encoded: decode it again, strip by strip. */
+/* Error of a tile that the fused kernel has encoded: decode it again, strip by strip. */
 static void measure_tile(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch)
 {
     struct strip strip = { 0 };
     struct codec_fault unused;
-    const uint64_t groups = quant_groups_per_row(quant, tile->n_cols);
-    while (next_strip(tile, scratch->n_weights, piece_len(quant, scratch->n_weights), &strip)) {
+    const size_t capacity = strip_weights(quant, tile->n_rows, tile->n_cols, false);
+    while (next_strip(tile, capacity, strip_unit(quant), &strip)) {
+        const uint64_t first = strip.row * tile->n_cols + strip.col, n = strip.n_rows * strip.n_cols;
         load_strip(kernels, tile, &strip, scratch, &unused);
-        for (uint64_t r = 0; r < strip.n_rows; r++) {
-            uint64_t row = strip.row + r;
-            codec_decode_row(quant, kernels, tile->planes[0] + row * tile->n_cols / 2, tile->planes[1] + row * groups, NULL, strip.col,
-                             (size_t)strip.n_cols, scratch->y + r * strip.n_cols);
-        }
-        kernels->measure(scratch->x, scratch->y, (size_t)(strip.n_rows * strip.n_cols), tile->measure);
+        kernels->mxfp4_f32(tile->planes[0] + first / 2, tile->planes[1] + first / 32, (size_t)n / 32, scratch->y);
+        kernels->measure(scratch->x, scratch->y, (size_t)n, tile->measure);
     }
 }
 
@@ -248,13 +249,14 @@ bool codec_encode(const struct quant *quant, const struct kernels *kernels, cons
                   struct codec_fault *fault)
 {
     struct strip strip = { 0 };
+    const size_t capacity = strip_weights(quant, tile->n_rows, tile->n_cols, tile->given != NULL);
     *fault = (struct codec_fault){ CODEC_FINE, 0, 0 };
     if (fused_mxfp4(quant, tile) &&
         kernels->mxfp4_bf16(tile->source, (size_t)(tile->n_rows * tile->n_cols / 32), quant->rule, tile->planes[0], tile->planes[1])) {
         if (tile->measure) measure_tile(quant, kernels, tile, scratch);
         return true;
     }
-    while (next_strip(tile, scratch->n_weights, piece_len(quant, scratch->n_weights), &strip)) {
+    while (next_strip(tile, capacity, strip_unit(quant), &strip)) {
         if (!load_strip(kernels, tile, &strip, scratch, fault)) return false;
         if (!encode_strip(quant, kernels, tile, &strip, scratch, fault)) return false;
         pack_strip(quant, tile, &strip, scratch->codes);
@@ -270,9 +272,11 @@ bool codec_observe_range(const struct kernels *kernels, const struct codec_tile 
 {
     struct strip strip = { 0 };
     *range = (struct range){ 0.0f, 0.0f };
-    while (next_strip(tile, scratch->n_weights, scratch->n_weights, &strip)) {
+    while (next_strip(tile, STRIP_WEIGHTS, 8, &strip)) {
         if (!load_strip(kernels, tile, &strip, scratch, fault)) return false;
-        struct range part = kernels->range(scratch->x, (size_t)(strip.n_rows * strip.n_cols));
+        const size_t n = (size_t)(strip.n_rows * strip.n_cols);
+        struct range part;
+        kernels->ranges(scratch->x, n, n, &part);
         range->min = fminf(range->min, part.min);
         range->max = fmaxf(range->max, part.max);
     }
@@ -283,19 +287,24 @@ void codec_observe_errors(const struct quant *quant, const struct kernels *kerne
                           struct range range, double errors[CANDIDATES_MAX])
 {
     const struct family *family = quant->format->family;
-    float lanes[CANDIDATES_MAX][16] = { { 0 } };
+    struct error_sum sums[CANDIDATES_MAX] = { { 0 } };
     struct strip strip = { 0 };
     struct codec_fault unused;
     struct group_scale scale;
     uint32_t done = 0;
-    while (next_strip(tile, scratch->n_weights, scratch->n_weights, &strip)) {
+    while (next_strip(tile, STRIP_WEIGHTS, 8, &strip)) {
         size_t n = (size_t)(strip.n_rows * strip.n_cols);
         load_strip(kernels, tile, &strip, scratch, &unused);
-        for (uint32_t i = 0; i < family->candidates(quant); i++)
-            if (family->candidate(quant, range, i, &scale)) family->error(quant, kernels, range, &scale, scratch->x, NULL, n, done, lanes[i]);
+        for (uint32_t i = 0; i < family->candidates(quant); i++) {
+            sums[i].x = scratch->x;
+            sums[i].n = n;
+            sums[i].first = done;
+            sums[i].limit = HUGE_VALF;
+            if (family->candidate(quant, range, i, &scale)) family->error(quant, kernels, range, &scale, &sums[i]);
+        }
         done += (uint32_t)n;
     }
-    for (uint32_t i = 0; i < CANDIDATES_MAX; i++) errors[i] = (double)lanes_sum(lanes[i]);
+    for (uint32_t i = 0; i < CANDIDATES_MAX; i++) errors[i] = (double)sums[i].total;
 }
 
 /* ---- decoding ------------------------------------------------------------------------------------------------------------------- */
@@ -303,7 +312,6 @@ void codec_observe_errors(const struct quant *quant, const struct kernels *kerne
 void codec_decode_row(const struct quant *quant, const struct kernels *kernels, const uint8_t *codes, const uint8_t *scales, const uint8_t *zeros,
                       uint64_t first, size_t n, float *out)
 {
-    const struct family *family = quant->format->family;
     uint16_t unpacked[1024];
     for (size_t done = 0; done < n;) {
         uint64_t at = first + done;
@@ -311,7 +319,8 @@ void codec_decode_row(const struct quant *quant, const struct kernels *kernels, 
         size_t count = (size_t)size_min(size_min(left_in_group, n - done), 1024);
         struct group_scale scale = load_scale(quant, scales, zeros, quant->group_kind == GROUP_SIZE ? at / quant->group : 0);
         unpack_bits(codes, at, count, quant->format->elem->bits, unpacked);
-        family->decode(quant, kernels, &scale, unpacked, count, out + done);
+        const struct groups groups = { count, count, &scale };
+        kernels->decode(quant->format->elem, &groups, unpacked, out + done);
         done += count;
     }
 }

@@ -9,9 +9,14 @@
 
 #include <string.h>
 
+/* Two codes side by side, the first one in the low half: their nibbles meet in one byte. */
 static void pack_4(const uint16_t *codes, size_t n, uint8_t *out)
 {
-    for (size_t i = 0; i < n / 2; i++) out[i] = (uint8_t)((codes[2 * i] & 15u) | (uint32_t)codes[2 * i + 1] << 4);
+    for (size_t i = 0; i < n / 2; i++) {
+        uint32_t pair;
+        memcpy(&pair, codes + 2 * i, sizeof pair);
+        out[i] = (uint8_t)((pair & 15u) | pair >> 12);
+    }
     if (n % 2) out[n / 2] = (uint8_t)(codes[n - 1] & 15u);
 }
 
@@ -20,13 +25,28 @@ static void pack_8(const uint16_t *codes, size_t n, uint8_t *out)
     for (size_t i = 0; i < n; i++) out[i] = (uint8_t)codes[i];
 }
 
+/* Eight codes of up to 8 bits are `bits` whole bytes. */
+static size_t pack_eights(const uint16_t *codes, size_t n, uint32_t bits, uint8_t *out)
+{
+    const uint64_t mask = (1u << bits) - 1u;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8, out += bits) {
+        uint64_t word = 0;
+        for (uint32_t k = 0; k < 8; k++) word |= (codes[i + k] & mask) << k * bits;
+        for (uint32_t k = 0; k < bits; k++) out[k] = (uint8_t)(word >> 8 * k);
+    }
+    return i;
+}
+
 void pack_bits(const uint16_t *codes, size_t n, uint32_t bits, uint8_t *out)
 {
     if (bits == 4) pack_4(codes, n, out);
     else if (bits == 8) pack_8(codes, n, out);
     else {
         uint32_t pending = 0, n_pending = 0, mask = (1u << bits) - 1u;
-        for (size_t i = 0; i < n; i++) {
+        size_t done = bits < 8 ? pack_eights(codes, n, bits, out) : 0;
+        out += done * bits / 8;
+        for (size_t i = done; i < n; i++) {
             pending |= (codes[i] & mask) << n_pending;
             for (n_pending += bits; n_pending >= 8; n_pending -= 8) {
                 *out++ = (uint8_t)pending;

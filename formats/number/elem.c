@@ -10,8 +10,6 @@
 
 #include <string.h>
 
-#include "number/half.h"
-
 const struct elem elem_rows[ELEM_ID_COUNT] = {
     [ELEM_E2M1] = { "e2m1", ELEM_FLOAT, 4, 2, 1, 1, ELEM_NO_SPECIAL, 0, 0, 0, 2, 6.0f },
     [ELEM_E2M3] = { "e2m3", ELEM_FLOAT, 6, 2, 3, 1, ELEM_NO_SPECIAL, 0, 0, 0, 2, 7.5f },
@@ -62,14 +60,6 @@ int32_t exact_ilog2(float a)
         exponent++;
     }
     return exponent;
-}
-
-float exact_exp2(int32_t e)
-{
-    if (e > 127) return f32_from_bits(0x7F800000u);
-    if (e >= -126) return f32_from_bits((uint32_t)(e + 127) << 23);
-    if (e >= -149) return f32_from_bits(1u << (e + 149));
-    return 0.0f;
 }
 
 static uint32_t low_bits(uint32_t code, uint32_t bits)

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "number/half.h"
 #include "number/round.h"
 
 enum elem_kind { ELEM_FLOAT, ELEM_SIGNED, ELEM_UNSIGNED };
@@ -55,6 +56,10 @@ uint32_t elem_encode(const struct elem *elem, float u, enum rounding rounding);
 int32_t exact_ilog2(float a);
 
 /* 2^e as f32 for -149 <= e <= 127, exact; below 0, above Inf. */
-float exact_exp2(int32_t e);
+static inline float exact_exp2(int32_t e)
+{
+    if (e >= -126) return f32_from_bits(e > 127 ? 0x7F800000u : (uint32_t)(e + 127) << 23);
+    return f32_from_bits(e < -149 ? 0u : 1u << (e + 149));
+}
 
 #endif

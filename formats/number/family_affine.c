@@ -49,35 +49,25 @@ static bool affine_candidate(const struct quant *quant, struct range range, uint
     return true;
 }
 
-static struct int_coding coding_of(const struct quant *quant, const struct group_scale *scale)
+/* Error term of x where it lies beyond end, the last value on its side. */
+static float clipped_term(float x, float end, float unit)
+{
+    float d = (x - end) * unit;
+    return fabsf(x) > fabsf(end) ? d * d : 0.0f;
+}
+
+/* The terms of the two ends of the range alone often reach the limit: then nobody needs the others. */
+static void affine_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, struct error_sum *sum)
 {
     const struct elem *elem = quant->format->elem;
-    return (struct int_coding){ scale->value, scale->zero, elem->code_min, elem->code_max, elem->bits, elem->kind == ELEM_SIGNED, quant->rounding };
-}
-
-static void affine_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, const float *x,
-                         const float *weight, size_t n, uint32_t first, float lanes[16])
-{
-    struct int_coding coding = coding_of(quant, scale);
     float amax = range_amax(range);
     int32_t p = amax == 0.0f ? 0 : exact_ilog2(amax);
-    p = p < -126 ? -126 : p > 126 ? 126 : p;
-    kernels->error_int(&coding, x, exact_exp2(-p), weight, n, first, lanes);
-}
-
-static void affine_encode(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const float *x, size_t n,
-                          uint16_t *codes)
-{
-    struct int_coding coding = coding_of(quant, scale);
-    kernels->encode_int(&coding, x, n, codes);
-}
-
-static void affine_decode(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const uint16_t *codes, size_t n,
-                          float *y)
-{
-    struct int_coding coding = coding_of(quant, scale);
-    kernels->decode_int(&coding, codes, n, y);
+    sum->unit = exact_exp2(p < -126 ? 126 : p > 126 ? -126 : -p);
+    float low = clipped_term(range.min, (float)(elem->code_min - scale->zero) * scale->value, sum->unit);
+    float high = clipped_term(range.max, (float)(elem->code_max - scale->zero) * scale->value, sum->unit);
+    if (!sum->weight && low + high >= sum->limit) sum->total = low + high;
+    else kernels->error(elem, quant->rounding, scale, sum);
 }
 
 extern const struct family family_affine;
-const struct family family_affine = { "affine", affine_candidate, affine_candidates, affine_error, affine_encode, affine_decode };
+const struct family family_affine = { "affine", affine_candidate, affine_candidates, affine_error, NULL };

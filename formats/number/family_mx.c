@@ -86,42 +86,38 @@ static uint32_t mx_candidates(const struct quant *quant)
     return quant->rule == RULE_SEARCH ? 3 : 1;
 }
 
-static float inverse(const struct group_scale *scale)
+static int32_t floor_of(const struct elem *elem, struct range range)
 {
-    return exact_exp2(127 - (int32_t)scale->bits);
+    return clamp_exponent(elem, rule_exponent(elem, RULE_FLOOR, range_amax(range)));
 }
 
-static void mx_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, const float *x,
-                     const float *weight, size_t n, uint32_t first, float lanes[16])
+static void mx_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, struct error_sum *sum)
 {
     const struct elem *elem = quant->format->elem;
-    int32_t e0 = clamp_exponent(elem, rule_exponent(elem, RULE_FLOOR, range_amax(range)));
-    float unit = exact_exp2((int32_t)scale->bits - 127 - e0);
-    if (elem->kind == ELEM_FLOAT) kernels->error_float(elem, quant->rounding, x, inverse(scale), unit, weight, n, first, lanes);
-    else kernels->error_fixed(elem, quant->rounding, x, inverse(scale), unit, weight, n, first, lanes);
+    const int32_t e0 = floor_of(elem, range);
+    /* differences of float elements are those of x * 2^-e, those of integers are those of x */
+    sum->unit = elem->kind == ELEM_FLOAT ? exact_exp2((int32_t)scale->bits - 127 - e0) : exact_exp2(-e0);
+    kernels->error(elem, quant->rounding, scale, sum);
 }
 
-static void mx_encode(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const float *x, size_t n,
-                      uint16_t *codes)
+/* All three candidates of many groups at once. Groups whose exponent stands at an end of its range, often those of zeros, have fewer candidates and are left to the caller. */
+static size_t mx_search(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n, size_t group,
+                        struct group_scale *scales)
 {
     const struct elem *elem = quant->format->elem;
-    if (elem->kind == ELEM_FLOAT) kernels->encode_float(elem, quant->rounding, x, inverse(scale), n, codes);
-    else kernels->encode_fixed(elem, quant->rounding, x, inverse(scale), n, codes);
-}
-
-/* value(code) * 2^-fraction * 2^e: the two powers are applied one after the other, so that fl(value * 2^e) is what the reader of FORMAT.md computes. */
-static void mx_decode(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const uint16_t *codes, size_t n,
-                      float *y)
-{
-    const struct elem *elem = quant->format->elem;
-    if (elem->kind == ELEM_FLOAT) {
-        kernels->decode_float(elem, codes, scale->value, n, y);
-        return;
+    int8_t steps[SEARCH_GROUPS];
+    size_t count = 0;
+    if (quant->rule != RULE_SEARCH || quant->rounding != ROUND_NEAREST_EVEN || group % 16 != 0) return 0;
+    for (; count < n / group && count < SEARCH_GROUPS; count++) {
+        int32_t e0 = floor_of(elem, ranges[count]);
+        if (e0 == -127 || e0 == highest_exponent(elem)) break;
+        set_exponent(e0, &scales[count]);
     }
-    struct int_coding coding = { .scale = exact_exp2(-(int32_t)elem->fraction_bits), .bits = elem->bits, .is_signed = elem->kind == ELEM_SIGNED };
-    kernels->decode_int(&coding, codes, n, y);
-    for (size_t i = 0; i < n; i++) y[i] *= scale->value;
+    const struct groups groups = { count * group, group, scales };
+    kernels->search(elem, &groups, ranges, x, steps);
+    for (size_t g = 0; g < count; g++) set_exponent((int32_t)scales[g].bits - 127 + steps[g], &scales[g]);
+    return count;
 }
 
 extern const struct family family_mx;
-const struct family family_mx = { "mx", mx_candidate, mx_candidates, mx_error, mx_encode, mx_decode };
+const struct family family_mx = { "mx", mx_candidate, mx_candidates, mx_error, mx_search };

@@ -30,26 +30,26 @@ extern const struct family family_mx, family_affine;
     { name, text, &family_affine, &elem_rows[elem], 128, true, true, true, INT_SCALES, SCALE_BF16, INT_RULES, RULE_ABSMAX, db }
 
 static const struct format rows[] = {
-    MX("mxfp4", ELEM_E2M1, 18.9f, "OCP MXFP4: 4-bit floats (E2M1) sharing a power of two"),
+    MX("mxfp4", ELEM_E2M1, 19.0f, "OCP MXFP4: 4-bit floats (E2M1) sharing a power of two"),
     MX("mxfp6_e3m2", ELEM_E3M2, 25.4f, "OCP MXFP6: 6-bit floats with 3 exponent bits"),
-    MX("mxfp6_e2m3", ELEM_E2M3, 30.8f, "OCP MXFP6: 6-bit floats with 2 exponent bits"),
-    MX("mxfp8_e4m3", ELEM_E4M3, 31.3f, "OCP MXFP8: 8-bit floats with 4 exponent bits"),
+    MX("mxfp6_e2m3", ELEM_E2M3, 31.0f, "OCP MXFP6: 6-bit floats with 2 exponent bits"),
+    MX("mxfp8_e4m3", ELEM_E4M3, 31.4f, "OCP MXFP8: 8-bit floats with 4 exponent bits"),
     MX("mxfp8_e5m2", ELEM_E5M2, 25.4f, "OCP MXFP8: 8-bit floats with 5 exponent bits"),
-    MX("mxint8", ELEM_MXINT8, 41.0f, "OCP MXINT8: 8-bit integers sharing a power of two"),
-    INT("int2", ELEM_INT2, 2.0f, "2-bit integers with a float scale a group"),
-    INT("int3", ELEM_INT3, 10.0f, "3-bit integers with a float scale a group"),
-    INT("int4", ELEM_INT4, 18.5f, "4-bit integers with a float scale a group"),
-    INT("int5", ELEM_INT5, 25.0f, "5-bit integers with a float scale a group"),
-    INT("int6", ELEM_INT6, 31.0f, "6-bit integers with a float scale a group"),
-    INT("int7", ELEM_INT7, 37.0f, "7-bit integers with a float scale a group"),
-    INT("int8", ELEM_INT8, 43.0f, "8-bit integers with a float scale a group"),
-    UINT("uint2", ELEM_UINT2, 2.0f, "2-bit unsigned integers with scale and zero point"),
-    UINT("uint3", ELEM_UINT3, 10.0f, "3-bit unsigned integers with scale and zero point"),
-    UINT("uint4", ELEM_UINT4, 18.5f, "4-bit unsigned integers with scale and zero point"),
-    UINT("uint5", ELEM_UINT5, 25.0f, "5-bit unsigned integers with scale and zero point"),
-    UINT("uint6", ELEM_UINT6, 31.0f, "6-bit unsigned integers with scale and zero point"),
-    UINT("uint7", ELEM_UINT7, 37.0f, "7-bit unsigned integers with scale and zero point"),
-    UINT("uint8", ELEM_UINT8, 43.0f, "8-bit unsigned integers with scale and zero point"),
+    MX("mxint8", ELEM_MXINT8, 42.1f, "OCP MXINT8: 8-bit integers sharing a power of two"),
+    INT("int2", ELEM_INT2, 5.3f, "2-bit integers with a float scale a group"),
+    INT("int3", ELEM_INT3, 12.6f, "3-bit integers with a float scale a group"),
+    INT("int4", ELEM_INT4, 19.2f, "4-bit integers with a float scale a group"),
+    INT("int5", ELEM_INT5, 25.5f, "5-bit integers with a float scale a group"),
+    INT("int6", ELEM_INT6, 31.7f, "6-bit integers with a float scale a group"),
+    INT("int7", ELEM_INT7, 37.8f, "7-bit integers with a float scale a group"),
+    INT("int8", ELEM_INT8, 43.9f, "8-bit integers with a float scale a group"),
+    UINT("uint2", ELEM_UINT2, 6.0f, "2-bit unsigned integers with scale and zero point"),
+    UINT("uint3", ELEM_UINT3, 13.4f, "3-bit unsigned integers with scale and zero point"),
+    UINT("uint4", ELEM_UINT4, 20.0f, "4-bit unsigned integers with scale and zero point"),
+    UINT("uint5", ELEM_UINT5, 26.3f, "5-bit unsigned integers with scale and zero point"),
+    UINT("uint6", ELEM_UINT6, 32.5f, "6-bit unsigned integers with scale and zero point"),
+    UINT("uint7", ELEM_UINT7, 38.5f, "7-bit unsigned integers with scale and zero point"),
+    UINT("uint8", ELEM_UINT8, 44.6f, "8-bit unsigned integers with scale and zero point"),
 };
 
 static const struct family *const families[] = { &family_mx, &family_affine };
@@ -100,23 +100,49 @@ static const char *scale_name_at(uint32_t i)
     return scale_type_name((enum scale_type)i);
 }
 
+/* A group as users write it: a size, "channel" or "tensor"; false for anything else. */
+static bool read_group(const char *value, enum group_kind *kind, uint32_t *size)
+{
+    char *end;
+    unsigned long n = isdigit((unsigned char)value[0]) ? strtoul(value, &end, 10) : 0;
+    *kind = strcmp(value, "channel") == 0 ? GROUP_CHANNEL : strcmp(value, "tensor") == 0 ? GROUP_TENSOR : GROUP_SIZE;
+    *size = *kind == GROUP_SIZE ? (uint32_t)(n <= GROUP_MAX ? n : 0) : 0;
+    return *kind != GROUP_SIZE || (*size > 0 && *end == '\0');
+}
+
+static bool known_group(const char *value)
+{
+    enum group_kind kind;
+    uint32_t size;
+    return read_group(value, &kind, &size);
+}
+
+static bool known_scale(const char *value)
+{
+    return scale_type_find(value) != SCALE_TYPE_COUNT;
+}
+
+static bool known_rule(const char *value)
+{
+    return scale_rule_find(value) != RULE_COUNT;
+}
+
+static bool known_rounding(const char *value)
+{
+    return rounding_find(value) != ROUND_COUNT;
+}
+
 static enum status set_group(const char *value, struct quant *quant, struct err *err)
 {
     const struct format *format = quant->format;
-    if (strcmp(value, "channel") == 0 || strcmp(value, "tensor") == 0) {
-        bool channel = value[0] == 'c';
-        if (!(channel ? format->channel : format->tensor))
-            return err_set(err, ERR_USAGE, "format %s has groups of a fixed size, not one group a %s", format->name, channel ? "channel" : "tensor");
-        quant->group_kind = channel ? GROUP_CHANNEL : GROUP_TENSOR;
-        quant->group = 0;
-        return OK;
-    }
-    char *end;
-    unsigned long n = isdigit((unsigned char)value[0]) ? strtoul(value, &end, 10) : 0;
-    if (n == 0 || n > GROUP_MAX || *end != '\0')
+    enum group_kind kind;
+    uint32_t size;
+    if (!read_group(value, &kind, &size))
         return err_set(err, ERR_USAGE, "group size '%s' is not a number from 1 to %u, channel or tensor", value, GROUP_MAX);
-    quant->group_kind = GROUP_SIZE;
-    quant->group = (uint32_t)n;
+    if ((kind == GROUP_CHANNEL && !format->channel) || (kind == GROUP_TENSOR && !format->tensor))
+        return err_set(err, ERR_USAGE, "format %s has groups of a fixed size, not one group a %s", format->name, value);
+    quant->group_kind = kind;
+    quant->group = size;
     return OK;
 }
 
@@ -151,10 +177,17 @@ static enum status set_rounding(const char *value, struct quant *quant, struct e
     return OK;
 }
 
+/* known: whether some format takes the value. */
 static const struct {
     const char *key;
     enum status (*set)(const char *value, struct quant *quant, struct err *err);
-} setters[] = { { "group", set_group }, { "scale", set_scale }, { "rule", set_rule }, { "rounding", set_rounding } };
+    bool (*known)(const char *value);
+} setters[] = {
+    { "group", set_group, known_group },
+    { "scale", set_scale, known_scale },
+    { "rule", set_rule, known_rule },
+    { "rounding", set_rounding, known_rounding },
+};
 
 static enum status set_inline(char *item, struct quant *quant, struct err *err)
 {
@@ -180,7 +213,7 @@ enum status quant_parse(const char *text, const struct quant_params *params, str
     for (size_t i = 0; i < sizeof setters / sizeof setters[0]; i++)
         if (values[i] && *values[i]) {
             enum status status = setters[i].set(values[i], quant, err);
-            if (status && !params->where_valid) return status;
+            if (status && !(params->where_valid && setters[i].known(values[i]))) return status;
         }
     while (rest) {
         char *next = strchr(rest, ',');
@@ -225,24 +258,59 @@ bool quant_choose(const struct quant *quant, struct range range, const double *e
     return true;
 }
 
+/* Candidate of least error for one group; false when candidate 0 overflows. A candidate is given up when its sum, which can only grow, has reached the least one. */
+static bool choose_scale(const struct quant *quant, const struct kernels *kernels, struct range range, const float *x, const float *weight, size_t n,
+                         struct group_scale *scale)
+{
+    const struct family *family = quant->format->family;
+    const uint32_t n_candidates = family->candidates(quant);
+    struct group_scale candidate;
+    float least = HUGE_VALF;
+    if (!family->candidate(quant, range, 0, scale)) return false;
+    for (uint32_t i = 0; n_candidates > 1 && i < n_candidates; i++) {
+        struct error_sum sum = { .x = x, .weight = weight, .n = n, .limit = least };
+        if (!family->candidate(quant, range, i, &candidate)) continue;
+        family->error(quant, kernels, range, &candidate, &sum);
+        if (sum.total < least) *scale = candidate;
+        if (sum.total < least) least = sum.total;
+    }
+    return true;
+}
+
+/* Scales of the groups of n weights; returns how many were found before one overflowed. */
+static size_t choose_scales(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, const float *weight, size_t n,
+                            size_t group, struct group_scale *scales)
+{
+    const struct family *family = quant->format->family;
+    size_t g = 0;
+    for (size_t at = 0, found; at < n; at += found * group, g += found) {
+        found = family->search && !weight ? family->search(quant, kernels, ranges + g, x + at, n - at, group, scales + g) : 0;
+        if (found > 0) continue;
+        if (!choose_scale(quant, kernels, ranges[g], x + at, weight ? weight + at : NULL, n - at < group ? n - at : group, scales + g)) break;
+        found = 1;
+    }
+    return g;
+}
+
+size_t quant_encode(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n, size_t group,
+                    struct group_scale *scales, uint16_t *codes, float *y)
+{
+    struct range ranges[SEARCH_GROUPS];
+    size_t done = 0;
+    for (size_t at = 0, count; at < n; at += count) {
+        count = (n - at) / group < SEARCH_GROUPS ? n - at : SEARCH_GROUPS * group;
+        kernels->ranges(x + at, count, group, ranges);
+        size_t found = choose_scales(quant, kernels, ranges, x + at, weight ? weight + at : NULL, count, group, scales + done);
+        const struct groups groups = { count, group, scales + done };
+        done += found;
+        if (found * group < count) break;
+        kernels->encode(quant->format->elem, quant->rounding, &groups, x + at, codes + at, y ? y + at : NULL);
+    }
+    return done;
+}
+
 bool quant_group(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n,
                  struct group_scale *scale, uint16_t *codes)
 {
-    const struct family *family = quant->format->family;
-    struct range range = kernels->range(x, n);
-    uint32_t n_candidates = family->candidates(quant);
-    double errors[CANDIDATES_MAX];
-    if (!family->candidate(quant, range, 0, scale)) return false;
-    if (n_candidates > 1) {
-        for (uint32_t i = 0; i < n_candidates; i++) {
-            errors[i] = HUGE_VAL;
-            float lanes[16] = { 0 };
-            if (!family->candidate(quant, range, i, scale)) continue;
-            family->error(quant, kernels, range, scale, x, weight, n, 0, lanes);
-            errors[i] = (double)lanes_sum(lanes);
-        }
-        quant_choose(quant, range, errors, scale);
-    }
-    family->encode(quant, kernels, scale, x, n, codes);
-    return true;
+    return quant_encode(quant, kernels, x, weight, n, n, scale, codes, NULL) == 1;
 }

@@ -19,7 +19,9 @@
 
 #define GROUP_MAX 32768u
 #define CANDIDATES_MAX 64u
+#define SEARCH_GROUPS 64u
 
+struct error_sum;
 struct kernels;
 struct quant;
 
@@ -30,12 +32,18 @@ struct group_scale {
     int32_t zero; /* zero point, 0 where the format has none */
 };
 
-/* What an observe pass found out about one group: the range and, if the rule searches, nothing more. */
+/* What an observe pass found out about one group. */
 struct range {
     float min, max; /* over the weights, with 0 included: min <= 0 <= max */
 };
 
-/* The functions of a family. x are n finite weights; weight is NULL or n importance weights >= 0. No function allocates or keeps a pointer. */
+/* n weights in groups of `group` (the last may be shorter), one scale each. */
+struct groups {
+    size_t n, group;
+    const struct group_scale *scales;
+};
+
+/* The functions of a family: how its scales are found. No function allocates or keeps a pointer. */
 struct family {
     const char *name; /* as in the container's index */
     /* Scale for a group of known range by candidate number: candidate 0 is what a rule without search takes. false: there is no such candidate (the scale overflows, or the clamp made
@@ -43,13 +51,12 @@ struct family {
     bool (*candidate)(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale);
     /* How many candidates the rule tries, at least 1. */
     uint32_t (*candidates)(const struct quant *quant);
-    /* Adds the error terms of the n weights to the 16 lanes, beginning with lane first (NUMERICS.md 5), in units that depend on the range alone. */
-    void (*error)(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, const float *x,
-                  const float *weight, size_t n, uint32_t first, float lanes[16]);
-    void (*encode)(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const float *x, size_t n,
-                   uint16_t *codes);
-    void (*decode)(const struct quant *quant, const struct kernels *kernels, const struct group_scale *scale, const uint16_t *codes, size_t n,
-                   float *y);
+    /* Adds the error terms under this scale to the sum (NUMERICS.md 5), in units that depend on the range alone; sum->unit is set here. */
+    void (*error)(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, struct error_sum *sum);
+    /* A shortcut, NULL where there is none: the best scales of as many groups, from the first on, as it can do at once (0: none; at most SEARCH_GROUPS), for n weights without
+     * importance in groups of `group`. */
+    size_t (*search)(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n, size_t group,
+                     struct group_scale *scales);
 };
 
 /* A row. */
@@ -91,7 +98,7 @@ struct quant_params {
     const char *scale; /* "bf16" */
     const char *rule; /* "search" */
     const char *rounding; /* "nearest-even" */
-    bool where_valid; /* leave out, instead of refusing, what this format does not take */
+    bool where_valid; /* leave out, instead of refusing, what another format takes but this one does not */
 };
 
 /* Parses "int4" or "int4:group=64,scale=f16,rule=mse,rounding=away": inline values go before those of params, where params' value makes no sense for this format (a scale type of an MX
@@ -105,7 +112,12 @@ uint64_t quant_groups_per_row(const struct quant *quant, uint64_t cols);
 /* "32", "\"channel\"", "\"tensor\"": JSON text of the group. out has at least 16 bytes. */
 const char *quant_group_json(const struct quant *quant, char *out);
 
-/* One group, all steps: range, candidates by least error, encode. false: the scale overflows its type (scale and codes are then not set). */
+/* n weights in groups of `group`, all steps: range, candidates by least error, codes, and decoded weights where y is not NULL. weight is NULL or n importance weights >= 0. Returns
+ * how many groups were done: all, or those before the first one whose scale overflows its type. */
+size_t quant_encode(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n, size_t group,
+                    struct group_scale *scales, uint16_t *codes, float *y);
+
+/* The same for one group: false when its scale overflows. */
 bool quant_group(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n,
                  struct group_scale *scale, uint16_t *codes);
 

@@ -18,50 +18,44 @@
 #include "number/format.h"
 #include "number/metric.h"
 
-/* Integer coding of one group: code = clamp(R(x / scale) + zero, low, high). */
-struct int_coding {
-    float scale;
-    int32_t zero, low, high;
-    uint32_t bits;
-    bool is_signed;
-    enum rounding rounding;
+/* An error to be summed: over n weights x with importance weight (or NULL), the first of which stands in lane first mod 16; differences are multiplied by unit. Begins with the lanes
+ * as they are, ends with them and their sum in total; may end early, with a lower bound of both, as soon as total has reached limit. */
+struct error_sum {
+    const float *x, *weight;
+    size_t n;
+    uint32_t first;
+    float unit, limit, total;
+    float lanes[16];
 };
 
 struct kernels {
     const char *name;
-    /* n BF16 elements to f32. */
-    void (*widen_bf16)(const uint8_t *stored, size_t n, float *x);
+    /* n BF16 elements to f32; true when all are finite. */
+    bool (*widen_bf16)(const uint8_t *stored, size_t n, float *x);
     /* True when none of the n numbers is NaN or Inf. */
     bool (*all_finite)(const float *x, size_t n);
-    /* Range of n finite numbers with 0 included. */
-    struct range (*range)(const float *x, size_t n);
+    /* Range, with 0 included, of each group of n finite numbers in groups of `group` (the last may be shorter). */
+    void (*ranges)(const float *x, size_t n, size_t group, struct range *ranges);
 
-    /* Float elements: codes of fl(x * multiplier); error terms (NUMERICS.md 3) with unit = 2^(e-e0), added to lanes beginning with lane first mod 16; values of codes times scale. */
-    void (*encode_float)(const struct elem *elem, enum rounding rounding, const float *x, float multiplier, size_t n, uint16_t *codes);
-    void (*error_float)(const struct elem *elem, enum rounding rounding, const float *x, float multiplier, float unit, const float *weight, size_t n,
-                        uint32_t first, float lanes[16]);
-    void (*decode_float)(const struct elem *elem, const uint16_t *codes, float scale, size_t n, float *y);
+    /* Codes of the weights x and, where y is not NULL, the weights that they stand for; the weights of codes. The scales of float elements are powers of two in e8m0. */
+    void (*encode)(const struct elem *elem, enum rounding rounding, const struct groups *groups, const float *x, uint16_t *codes, float *y);
+    void (*decode)(const struct elem *elem, const struct groups *groups, const uint16_t *codes, float *y);
 
-    /* Fixed-point elements (mxint8): the same three. */
-    void (*encode_fixed)(const struct elem *elem, enum rounding rounding, const float *x, float multiplier, size_t n, uint16_t *codes);
-    void (*error_fixed)(const struct elem *elem, enum rounding rounding, const float *x, float multiplier, float unit, const float *weight, size_t n,
-                        uint32_t first, float lanes[16]);
+    /* Adds the error terms of one group under one scale to the lanes (NUMERICS.md 3 and 4): differences of fl(x * 2^-e) for float elements, of x for integers. */
+    void (*error)(const struct elem *elem, enum rounding rounding, const struct group_scale *scale, struct error_sum *sum);
 
-    /* Integers with a scale: codes; error terms (NUMERICS.md 4) with unit = 2^-p; (code - zero) * scale. */
-    void (*encode_int)(const struct int_coding *coding, const float *x, size_t n, uint16_t *codes);
-    void (*error_int)(const struct int_coding *coding, const float *x, float unit, const float *weight, size_t n, uint32_t first, float lanes[16]);
-    void (*decode_int)(const struct int_coding *coding, const uint16_t *codes, size_t n, float *y);
+    /* MX search with nearest-even in groups of a multiple of 16 weights, none shorter, whose scales are those of rule floor and whose ranges are given: steps[g] is what the best
+     * scale adds to the byte. All three candidates must exist. */
+    void (*search)(const struct elem *elem, const struct groups *groups, const struct range *ranges, const float *x, int8_t *steps);
 
     /* Adds n pairs (weight, decoded weight) to the measure. */
     void (*measure)(const float *x, const float *y, size_t n, struct measure *measure);
 
     /* n_groups groups of 32 BF16 weights straight to MXFP4: 16 bytes of codes and a scale byte each, nearest-even, rule floor, even, ceil or rceil. false when a weight is
-     * NaN or Inf (the outputs are then undefined). */
+     * NaN or Inf (the outputs are then undefined). And back, to f32. */
     bool (*mxfp4_bf16)(const uint8_t *stored, size_t n_groups, enum scale_rule rule, uint8_t *codes, uint8_t *scales);
+    void (*mxfp4_f32)(const uint8_t *codes, const uint8_t *scales, size_t n_groups, float *y);
 };
-
-/* Sum of the lanes in the fixed tree of NUMERICS.md 5; destroys lanes. */
-float lanes_sum(float lanes[16]);
 
 /* All sets this processor can run, the best last; at least "portable". */
 size_t kernels_count(void);

@@ -4,276 +4,197 @@
  *   #define KERNEL_TARGET __attribute__((target("avx2")))
  *   #include "number/kernel_body.h"        -> static functions widen_bf16_avx2, all_finite_avx2, ...
  *
- * Formula, float elements, nearest-even, for v = min(|u|, max): magic = 2^(max(exponent of v, 1-bias) + 23 - m); r = (v + magic) - magic is v rounded to the element's grid, because
- * magic + v has its last bit at the grid step. The code is read off the bits of r.
- * Why this way: loops of 16 without branches, which compilers vectorise; every operation is one IEEE operation, so the width of the vectors cannot matter.
- * Corner cases: other rounding modes take the generic elem functions; lengths that are no multiple of 16; a start in the middle of the lanes.
- * Reference: NUMERICS.md. Worked number: e2m1, v = 2.5: exponent 1, magic 2^23, 2.5 + 2^23 rounds to 2^23 + 2, r = 2, code 4.
+ * Formula: chunk.h, over groups and chunks of 16.
+ * Why this way: one text for all processors cannot disagree with itself.
+ * Corner cases: lengths that are no multiple of 16; a start in the middle of the lanes; NaN and Inf only in widen_bf16, all_finite, mxfp4_bf16 (as an answer) and measure.
+ * Reference: NUMERICS.md. Worked number: 20 weights in groups of 16 are two chunks, the second one padded with 12 zeros.
  */
 
-static inline KERNEL_TARGET float KERNEL(round_even)(float u)
+static KERNEL_TARGET bool KERNEL(widen_bf16)(const uint8_t *restrict stored, size_t n, float *restrict x)
 {
-    const float magic = 12582912.0f; /* 1.5 * 2^23, for |u| < 2^22 */
-    return (u + magic) - magic;
-}
-
-static inline KERNEL_TARGET float KERNEL(clamp)(float u, float low, float high)
-{
-    float above = u > low ? u : low;
-    return above < high ? above : high;
-}
-
-/* |u| rounded to the grid of a float element, to nearest even, saturated. */
-static inline KERNEL_TARGET float KERNEL(grid_round)(float size, uint32_t lowest_bits, uint32_t lift_bits, float max)
-{
-    float v = size < max ? size : max;
-    uint32_t exponent = f32_bits(v) & 0x7F800000u;
-    exponent = exponent > lowest_bits ? exponent : lowest_bits;
-    float magic = f32_from_bits(exponent + lift_bits);
-    return (v + magic) - magic;
-}
-
-static KERNEL_TARGET void KERNEL(widen_bf16)(const uint8_t *stored, size_t n, float *x)
-{
+    int16_t worst = 0;
     for (size_t i = 0; i < n; i++) {
         uint16_t b;
         memcpy(&b, stored + 2 * i, 2);
+        int16_t size = (int16_t)(b & 0x7FFFu);
         x[i] = bf16_to_f32(b);
+        worst = size > worst ? size : worst;
     }
+    return worst < 0x7F80;
 }
 
 static KERNEL_TARGET bool KERNEL(all_finite)(const float *x, size_t n)
 {
-    uint32_t worst = 0;
+    int32_t worst = 0;
     for (size_t i = 0; i < n; i++) {
-        uint32_t size = f32_bits(x[i]) & 0x7FFFFFFFu;
+        int32_t size = (int32_t)(f32_bits(x[i]) & 0x7FFFFFFFu);
         worst = size > worst ? size : worst;
     }
-    return worst < 0x7F800000u;
+    return worst < 0x7F800000;
 }
 
-static KERNEL_TARGET struct range KERNEL(range)(const float *x, size_t n)
+/* As integers the bits of positive numbers rise with the number; with the sign flipped, so do those of negative numbers with their size. */
+static inline KERNEL_TARGET struct range KERNEL(range)(const float *x, size_t n)
 {
-    float low[16] = { 0 }, high[16] = { 0 };
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (size_t j = 0; j < 16; j++) {
-            low[j] = x[i + j] < low[j] ? x[i + j] : low[j];
-            high[j] = x[i + j] > high[j] ? x[i + j] : high[j];
+    int32_t low = 0, high = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t positive = (int32_t)f32_bits(x[i]), negative = (int32_t)(f32_bits(x[i]) ^ 0x80000000u);
+        high = positive > high ? positive : high;
+        low = negative > low ? negative : low;
+    }
+    return (struct range){ low ? -f32_from_bits((uint32_t)low) : 0.0f, f32_from_bits((uint32_t)high) };
+}
+
+static KERNEL_TARGET void KERNEL(ranges)(const float *x, size_t n, size_t group, struct range *ranges)
+{
+    for (; n > group; n -= group, x += group) *ranges++ = KERNEL(range)(x, group);
+    *ranges = KERNEL(range)(x, n);
+}
+
+/* ---- codes ---------------------------------------------------------------------------------------------------------------------- */
+
+static KERNEL_TARGET void KERNEL(encode)(const struct elem *elem, enum rounding rounding, const struct groups *groups, const float *x, uint16_t *codes, float *y)
+{
+    const struct coding coding = coding_of(elem, rounding);
+    for (size_t i = 0, g = 0; i < groups->n; i += groups->group, g++) {
+        const struct coding_scale scale = coding_scale_of(&coding, &groups->scales[g]);
+        const size_t n = groups->n - i < groups->group ? groups->n - i : groups->group;
+        float unwanted[RUN];
+        for (size_t k = 0; k < n; k += RUN) encode_run(&coding, &scale, n - k < RUN ? n - k : RUN, x + i + k, codes + i + k, y ? y + i + k : unwanted);
+    }
+}
+
+/* value = significand * 2^(max(field, 1) - bias - m), where the significand has its leading bit when the exponent field is not 0. */
+static inline KERNEL_TARGET void KERNEL(decode_float)(const struct elem *elem, float value, size_t n, const uint16_t *restrict codes, float *restrict y)
+{
+    const int32_t m = (int32_t)elem->man_bits, magnitude_mask = (1 << (elem->bits - 1u)) - 1, offset = 127 - elem->bias - m;
+    const uint32_t sign_shift = 32u - elem->bits;
+    int32_t largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t magnitude = codes[i] & magnitude_mask, field = magnitude >> m, power = field > 1 ? field : 1;
+        float size = (float)(magnitude - ((power - 1) << m)) * f32_from_bits((uint32_t)(power + offset) << 23);
+        y[i] = f32_from_bits(f32_bits(size) | ((uint32_t)codes[i] << sign_shift & 0x80000000u)) * value;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    if (elem->special == ELEM_NO_SPECIAL || largest < magnitude_mask - (1 << m) + 1) return;
+    for (size_t i = 0; i < n; i++) y[i] = elem_decode(elem, codes[i]) * value; /* perhaps Inf or NaN among them */
+}
+
+static inline KERNEL_TARGET void KERNEL(decode_int)(const struct elem *elem, float value, int32_t zero, size_t n, const uint16_t *restrict codes, float *restrict y)
+{
+    const int32_t sign_bit = elem->kind == ELEM_SIGNED ? 1 << (elem->bits - 1u) : 0;
+    for (size_t i = 0; i < n; i++) y[i] = (float)(((int32_t)codes[i] ^ sign_bit) - sign_bit - zero) * value;
+}
+
+static KERNEL_TARGET void KERNEL(decode)(const struct elem *elem, const struct groups *groups, const uint16_t *codes, float *y)
+{
+    const float step = exact_exp2(-(int32_t)elem->fraction_bits);
+    for (size_t i = 0, g = 0; i < groups->n; i += groups->group, g++) {
+        const struct group_scale *scale = &groups->scales[g];
+        size_t n = groups->n - i < groups->group ? groups->n - i : groups->group;
+        if (elem->kind == ELEM_FLOAT) KERNEL(decode_float)(elem, scale->value, n, codes + i, y + i);
+        else KERNEL(decode_int)(elem, scale->value * step, scale->zero, n, codes + i, y + i);
+    }
+}
+
+/* ---- errors --------------------------------------------------------------------------------------------------------------------- */
+
+static KERNEL_TARGET void KERNEL(error)(const struct elem *elem, enum rounding rounding, const struct group_scale *scale, struct error_sum *sum)
+{
+    const struct coding coding = coding_of(elem, rounding);
+    const struct coding_scale coding_scale = coding_scale_of(&coding, scale);
+    const ptrdiff_t n = (ptrdiff_t)sum->n, start = -(ptrdiff_t)(sum->first % CHUNK);
+    float lanes[CHUNK], terms[RUN], padded_x[RUN], padded_weight[RUN];
+    const bool fused = !coding.is_float && !sum->weight && rounding == ROUND_NEAREST_EVEN;
+    const float value = coding_scale.value, low = coding_scale.low, high = coding_scale.high, unit = sum->unit;
+    memcpy(lanes, sum->lanes, sizeof lanes);
+    for (ptrdiff_t i = start; i < n; i += RUN) {
+        const size_t count = n - i < RUN ? (size_t)(n - i + CHUNK - 1) / CHUNK * CHUNK : RUN;
+        const float *x = run_at(sum->x, n, i, count, padded_x);
+        if (fused) {
+            for (size_t j = 0; j < count; j += CHUNK)
+                LANES
+                for (size_t k = 0; k < CHUNK; k++) lanes[k] += term_int(x[j + k], value, low, high, unit);
+        } else {
+        terms_run(&coding, &coding_scale, sum->unit, count, x, terms);
+        if (sum->weight) {
+            const float *weight = run_at(sum->weight, n, i, count, padded_weight);
+            for (size_t j = 0; j < count; j++) terms[j] *= weight[j];
         }
-    struct range range = { 0.0f, 0.0f };
-    for (; i < n; i++) {
-        range.min = x[i] < range.min ? x[i] : range.min;
-        range.max = x[i] > range.max ? x[i] : range.max;
+        for (size_t j = 0; j < count; j += CHUNK)
+            LANES
+            for (size_t k = 0; k < CHUNK; k++) lanes[k] += terms[j + k];
+        }
+        sum->total = chunk_sum(lanes);
+        if (sum->total >= sum->limit) break;
     }
-    for (size_t j = 0; j < 16; j++) {
-        range.min = low[j] < range.min ? low[j] : range.min;
-        range.max = high[j] > range.max ? high[j] : range.max;
-    }
-    return range;
+    memcpy(sum->lanes, lanes, sizeof lanes);
 }
 
-/* ---- float elements ------------------------------------------------------------------------------------------------------------- */
-
-static KERNEL_TARGET void KERNEL(encode_float)(const struct elem *elem, enum rounding rounding, const float *restrict x, float multiplier, size_t n,
-                                               uint16_t *restrict codes)
+static inline KERNEL_TARGET void KERNEL(search)(const struct elem *elem, const struct groups *groups, const struct range *ranges, const float *x, int8_t *steps)
 {
-    if (rounding != ROUND_NEAREST_EVEN) {
-        for (size_t i = 0; i < n; i++) codes[i] = (uint16_t)elem_encode(elem, x[i] * multiplier, rounding);
-        return;
-    }
-    const uint32_t m = elem->man_bits;
-    const uint32_t lowest_bits = (uint32_t)(128 - elem->bias) << 23, lift_bits = (23u - m) << 23;
-    const uint32_t normal_offset = (uint32_t)(127 - elem->bias) << m, subnormal_offset = normal_offset + (1u << m);
-    const uint32_t sign_shift = 32u - elem->bits, sign_bit = 1u << (elem->bits - 1u), code_shift = 23u - m;
-    const float max = elem->max, lowest = exact_exp2(1 - elem->bias);
-    for (size_t i = 0; i < n; i++) {
-        float u = x[i] * multiplier;
-        uint32_t sign = f32_bits(u) >> sign_shift & sign_bit;
-        float r = KERNEL(grid_round)(fabsf(u), lowest_bits, lift_bits, max);
-        bool subnormal = r < lowest;
-        float shifted = subnormal ? r + lowest : r;
-        uint32_t offset = subnormal ? subnormal_offset : normal_offset;
-        codes[i] = (uint16_t)(sign | ((f32_bits(shifted) >> code_shift) - offset));
-    }
-}
-
-static inline KERNEL_TARGET float KERNEL(float_term)(const struct elem *elem, enum rounding rounding, float u, float unit, const float *weight, size_t i)
-{
-    float r = elem_decode(elem, elem_encode(elem, u, rounding));
-    float d = (u - r) * unit;
-    float t = d * d;
-    return weight ? t * weight[i] : t;
-}
-
-static KERNEL_TARGET void KERNEL(error_float)(const struct elem *elem, enum rounding rounding, const float *restrict x, float multiplier, float unit,
-                                              const float *restrict weight, size_t n, uint32_t first, float lanes[16])
-{
-    size_t i = 0;
-    float sums[16];
-    memcpy(sums, lanes, sizeof sums);
-    if (rounding == ROUND_NEAREST_EVEN && first % 16 == 0) {
-        const uint32_t lowest_bits = (uint32_t)(128 - elem->bias) << 23, lift_bits = (23u - elem->man_bits) << 23;
-        const float max = elem->max;
-        for (; i + 16 <= n; i += 16)
-            for (size_t j = 0; j < 16; j++) {
+    const struct coding coding = coding_of(elem, ROUND_NEAREST_EVEN);
+    const struct search_grid here = search_grid_of(&coding, 0), above = search_grid_of(&coding, 1), below = search_grid_of(&coding, -1);
+    const size_t group = groups->group;
+    for (size_t g = 0; g < groups->n / group; g++, x += group) {
+        const float multiplier = exact_exp2(127 - (int32_t)groups->scales[g].bits);
+        float a[CHUNK] = { 0 }, b[CHUNK] = { 0 }, c[CHUNK] = { 0 };
+        for (size_t i = 0; i < group; i += CHUNK)
+            LANES
+            for (size_t j = 0; j < CHUNK; j++) {
                 float size = fabsf(x[i + j] * multiplier);
-                float d = (size - KERNEL(grid_round)(size, lowest_bits, lift_bits, max)) * unit;
-                float t = d * d;
-                sums[j] += weight ? t * weight[i + j] : t;
+                int32_t power = power_of(size);
+                a[j] += search_term(size, power, here, coding.lift);
+                b[j] += search_term(size, power, above, coding.lift);
             }
-    }
-    for (; i < n; i++) sums[(first + i) % 16] += KERNEL(float_term)(elem, rounding, x[i] * multiplier, unit, weight, i);
-    memcpy(lanes, sums, sizeof sums);
-}
-
-static KERNEL_TARGET void KERNEL(decode_float)(const struct elem *elem, const uint16_t *restrict codes, float scale, size_t n, float *restrict y)
-{
-    const uint32_t m = elem->man_bits, magnitude_mask = (1u << (elem->bits - 1u)) - 1u, mantissa_mask = (1u << m) - 1u;
-    const uint32_t special = elem->special == ELEM_NO_SPECIAL ? ~0u : elem->special == ELEM_NAN_ONLY ? magnitude_mask : magnitude_mask & ~mantissa_mask;
-    const uint32_t up = 23u - m, sign_shift = 32u - elem->bits, offset = (uint32_t)(127 - elem->bias) << 23;
-    const float step = exact_exp2(1 - elem->bias - (int32_t)m);
-    for (size_t i = 0; i < n; i++) {
-        uint32_t code = codes[i];
-        uint32_t magnitude = code & magnitude_mask;
-        uint32_t sign = code << sign_shift & 0x80000000u;
-        uint32_t normal = (magnitude << up) + offset;
-        float subnormal = (float)(int32_t)magnitude * step;
-        uint32_t bits = magnitude > mantissa_mask ? normal : f32_bits(subnormal);
-        bits = magnitude >= special ? 0x7F800000u | (magnitude & mantissa_mask) << up : bits;
-        y[i] = f32_from_bits(sign | bits) * scale;
-    }
-}
-
-/* ---- fixed point (mxint8) ------------------------------------------------------------------------------------------------------- */
-
-static KERNEL_TARGET void KERNEL(encode_fixed)(const struct elem *elem, enum rounding rounding, const float *restrict x, float multiplier, size_t n,
-                                               uint16_t *restrict codes)
-{
-    if (rounding != ROUND_NEAREST_EVEN) {
-        for (size_t i = 0; i < n; i++) codes[i] = (uint16_t)elem_encode(elem, x[i] * multiplier, rounding);
-        return;
-    }
-    const float steps = exact_exp2((int32_t)elem->fraction_bits), low = (float)elem->code_min, high = (float)elem->code_max;
-    const uint32_t mask = (1u << elem->bits) - 1u;
-    for (size_t i = 0; i < n; i++) {
-        float u = x[i] * multiplier;
-        float q = KERNEL(round_even)(KERNEL(clamp)(u * steps, low, high));
-        codes[i] = (uint16_t)((uint32_t)(int32_t)q & mask);
-    }
-}
-
-static KERNEL_TARGET void KERNEL(error_fixed)(const struct elem *elem, enum rounding rounding, const float *restrict x, float multiplier, float unit,
-                                              const float *restrict weight, size_t n, uint32_t first, float lanes[16])
-{
-    size_t i = 0;
-    float sums[16];
-    memcpy(sums, lanes, sizeof sums);
-    if (rounding == ROUND_NEAREST_EVEN && first % 16 == 0) {
-        const float steps = exact_exp2((int32_t)elem->fraction_bits), step = exact_exp2(-(int32_t)elem->fraction_bits);
-        const float low = (float)elem->code_min, high = (float)elem->code_max;
-        for (; i + 16 <= n; i += 16)
-            for (size_t j = 0; j < 16; j++) {
-                float u = x[i + j] * multiplier;
-                float r = KERNEL(round_even)(KERNEL(clamp)(u * steps, low, high)) * step;
-                float d = (u - r) * unit;
-                float t = d * d;
-                sums[j] += weight ? t * weight[i + j] : t;
+        float here_sum = chunk_sum(a), above_sum = chunk_sum(b), least = above_sum < here_sum ? above_sum : here_sum;
+        steps[g] = above_sum < here_sum;
+        if (search_hopeless(ranges[g], multiplier, below, least)) continue;
+        for (size_t i = 0; i < group; i += CHUNK)
+            LANES
+            for (size_t j = 0; j < CHUNK; j++) {
+                float size = fabsf(x[i + j] * multiplier);
+                c[j] += search_term(size, power_of(size), below, coding.lift);
             }
-    }
-    for (; i < n; i++) sums[(first + i) % 16] += KERNEL(float_term)(elem, rounding, x[i] * multiplier, unit, weight, i);
-    memcpy(lanes, sums, sizeof sums);
-}
-
-/* ---- integers with a scale ------------------------------------------------------------------------------------------------------ */
-
-static inline KERNEL_TARGET float KERNEL(int_steps)(const struct int_coding *coding, float x)
-{
-    float u = KERNEL(clamp)(x / coding->scale, (float)(coding->low - coding->zero), (float)(coding->high - coding->zero));
-    return round_to_integer(u, coding->rounding);
-}
-
-static KERNEL_TARGET void KERNEL(encode_int)(const struct int_coding *coding, const float *restrict x, size_t n, uint16_t *restrict codes)
-{
-    const uint32_t mask = (1u << coding->bits) - 1u;
-    const int32_t zero = coding->zero;
-    if (coding->rounding != ROUND_NEAREST_EVEN) {
-        for (size_t i = 0; i < n; i++) codes[i] = (uint16_t)((uint32_t)((int32_t)KERNEL(int_steps)(coding, x[i]) + zero) & mask);
-        return;
-    }
-    const float scale = coding->scale, low = (float)(coding->low - zero), high = (float)(coding->high - zero);
-    for (size_t i = 0; i < n; i++) {
-        float q = KERNEL(round_even)(KERNEL(clamp)(x[i] / scale, low, high));
-        codes[i] = (uint16_t)((uint32_t)((int32_t)q + zero) & mask);
-    }
-}
-
-static KERNEL_TARGET void KERNEL(error_int)(const struct int_coding *coding, const float *restrict x, float unit, const float *restrict weight, size_t n,
-                                            uint32_t first, float lanes[16])
-{
-    const float scale = coding->scale;
-    size_t i = 0;
-    float sums[16];
-    memcpy(sums, lanes, sizeof sums);
-    if (coding->rounding == ROUND_NEAREST_EVEN && first % 16 == 0) {
-        const float low = (float)(coding->low - coding->zero), high = (float)(coding->high - coding->zero);
-        for (; i + 16 <= n; i += 16)
-            for (size_t j = 0; j < 16; j++) {
-                float y = KERNEL(round_even)(KERNEL(clamp)(x[i + j] / scale, low, high)) * scale;
-                float d = (x[i + j] - y) * unit;
-                float t = d * d;
-                sums[j] += weight ? t * weight[i + j] : t;
-            }
-    }
-    for (; i < n; i++) {
-        float d = (x[i] - KERNEL(int_steps)(coding, x[i]) * scale) * unit;
-        float t = d * d;
-        sums[(first + i) % 16] += weight ? t * weight[i] : t;
-    }
-    memcpy(lanes, sums, sizeof sums);
-}
-
-static KERNEL_TARGET void KERNEL(decode_int)(const struct int_coding *coding, const uint16_t *restrict codes, size_t n, float *restrict y)
-{
-    const float scale = coding->scale;
-    const int32_t zero = coding->zero;
-    const uint32_t sign_bit = coding->is_signed ? 1u << (coding->bits - 1u) : 0u;
-    for (size_t i = 0; i < n; i++) {
-        int32_t value = (int32_t)(codes[i] ^ sign_bit) - (int32_t)sign_bit;
-        y[i] = (float)(value - zero) * scale;
+        if (chunk_sum(c) < least) steps[g] = -1;
     }
 }
 
 /* ---- measuring ------------------------------------------------------------------------------------------------------------------ */
 
-static KERNEL_TARGET void KERNEL(measure)(const float *restrict x, const float *restrict y, size_t n, struct measure *measure)
+/* Sums of one block of at most MEASURE_BLOCK weights, in f32: exact enough while no square leaves the range of f32. */
+static inline KERNEL_TARGET bool KERNEL(measure_block)(const float *x, const float *y, size_t n, struct measure *part)
 {
-    double xx[8] = { 0 }, yy[8] = { 0 }, xy[8] = { 0 }, dd[8] = { 0 };
-    float worst[8] = { 0 };
-    for (size_t i = 0; i < n; i += 8) {
-        float a8[8] = { 0 }, b8[8] = { 0 };
-        size_t k = n - i < 8 ? n - i : 8;
-        memcpy(a8, x + i, k * sizeof *x);
-        memcpy(b8, y + i, k * sizeof *y);
-        for (size_t j = 0; j < 8; j++) {
-            float d = a8[j] - b8[j], size = fabsf(d);
-            double a = (double)a8[j], b = (double)b8[j], c = (double)d;
-            xx[j] += a * a;
-            yy[j] += b * b;
-            xy[j] += a * b;
-            dd[j] += c * c;
+    float xx[CHUNK] = { 0 }, yy[CHUNK] = { 0 }, dd[CHUNK] = { 0 }, worst[CHUNK] = { 0 }, padded_x[CHUNK], padded_y[CHUNK];
+    for (size_t i = 0; i < n; i += CHUNK) {
+        const float *a = run_at(x, (ptrdiff_t)n, (ptrdiff_t)i, CHUNK, padded_x), *b = run_at(y, (ptrdiff_t)n, (ptrdiff_t)i, CHUNK, padded_y);
+        LANES
+        for (size_t j = 0; j < CHUNK; j++) {
+            float d = a[j] - b[j], size = fabsf(d);
+            xx[j] += a[j] * a[j];
+            yy[j] += b[j] * b[j];
+            dd[j] += d * d;
             worst[j] = size > worst[j] ? size : worst[j];
         }
     }
-    struct measure part = { .n = n };
-    for (size_t j = 0; j < 8; j++) {
-        part.sum_xx += xx[j];
-        part.sum_yy += yy[j];
-        part.sum_xy += xy[j];
-        part.sum_dd += dd[j];
-        part.max_d = (double)worst[j] > part.max_d ? (double)worst[j] : part.max_d;
+    for (size_t width = CHUNK / 2; width > 0; width /= 2)
+        for (size_t j = 0; j < width; j++) worst[j] = worst[j + width] > worst[j] ? worst[j + width] : worst[j];
+    part->sum_xx = (double)chunk_sum(xx);
+    part->sum_yy = (double)chunk_sum(yy);
+    part->sum_dd = (double)chunk_sum(dd);
+    part->max_d = (double)worst[0];
+    return measure_in_range(part);
+}
+
+static KERNEL_TARGET void KERNEL(measure)(const float *x, const float *y, size_t n, struct measure *measure)
+{
+    for (size_t i = 0; i < n; i += MEASURE_BLOCK) {
+        size_t count = n - i < MEASURE_BLOCK ? n - i : MEASURE_BLOCK;
+        struct measure part = { .n = count };
+        if (!KERNEL(measure_block)(x + i, y + i, count, &part)) measure_exact(x + i, y + i, count, &part);
+        part.sum_xy = (part.sum_xx + part.sum_yy - part.sum_dd) / 2;
+        measure_add(measure, &part);
     }
-    measure_add(measure, &part);
 }
 
 /* ---- BF16 straight to MXFP4 ----------------------------------------------------------------------------------------------------- */
@@ -314,4 +235,16 @@ static inline KERNEL_TARGET bool KERNEL(mxfp4_bf16)(const uint8_t *stored, size_
         else mxfp4_codes_tiny(x, b, codes);
     }
     return worst < 0x7F80u;
+}
+
+static inline KERNEL_TARGET void KERNEL(mxfp4_f32)(const uint8_t *codes, const uint8_t *scales, size_t n_groups, float *y)
+{
+    static const float values[16] = { 0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f };
+    for (size_t g = 0; g < n_groups; g++) {
+        const float value = scale_load(SCALE_E8M0, scales[g]);
+        for (size_t j = 0; j < 16; j++, codes++, y += 2) {
+            y[0] = values[*codes & 15u] * value;
+            y[1] = values[*codes >> 4] * value;
+        }
+    }
 }

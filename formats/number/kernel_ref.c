@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "number/chunk.h"
 #include "number/half.h"
 #include "number/kernel.h"
 #include "number/kernel_x86.h"
@@ -21,25 +22,15 @@ static const struct kernels portable = {
     .name = "portable",
     .widen_bf16 = widen_bf16_portable,
     .all_finite = all_finite_portable,
-    .range = range_portable,
-    .encode_float = encode_float_portable,
-    .error_float = error_float_portable,
-    .decode_float = decode_float_portable,
-    .encode_fixed = encode_fixed_portable,
-    .error_fixed = error_fixed_portable,
-    .encode_int = encode_int_portable,
-    .error_int = error_int_portable,
-    .decode_int = decode_int_portable,
+    .ranges = ranges_portable,
+    .encode = encode_portable,
+    .decode = decode_portable,
+    .error = error_portable,
+    .search = search_portable,
     .measure = measure_portable,
     .mxfp4_bf16 = mxfp4_bf16_portable,
+    .mxfp4_f32 = mxfp4_f32_portable,
 };
-
-float lanes_sum(float lanes[16])
-{
-    for (size_t width = 8; width > 0; width /= 2)
-        for (size_t j = 0; j < width; j++) lanes[j] += lanes[j + width];
-    return lanes[0];
-}
 
 size_t kernels_count(void)
 {

@@ -15,6 +15,7 @@
 #include <immintrin.h>
 #include <math.h>
 
+#include "number/chunk.h"
 #include "number/half.h"
 #include "number/kernel.h"
 #include "number/mxfp4_bf16.h"
@@ -83,13 +84,95 @@ static AVX2 bool mxfp4_bf16_intrinsics(const uint8_t *stored, size_t n_groups, e
     return worst < 0x7F80u;
 }
 
+/* Four groups of 8 weights: the code picks one of eight magnitudes, its bit 3 is the sign. */
+static AVX2 void mxfp4_f32_intrinsics(const uint8_t *codes, const uint8_t *scales, size_t n_groups, float *y)
+{
+    const __m256 magnitudes = _mm256_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f);
+    const __m256i sign_bit = _mm256_set1_epi32((int32_t)0x80000000u);
+    for (size_t g = 0; g < n_groups; g++, codes += 16) {
+        const __m256 value = _mm256_set1_ps(scale_load(SCALE_E8M0, scales[g]));
+        const __m128i packed = _mm_loadu_si128((const __m128i *)(const void *)codes), low_mask = _mm_set1_epi8(15);
+        const __m128i low = _mm_and_si128(packed, low_mask), high = _mm_and_si128(_mm_srli_epi16(packed, 4), low_mask);
+        const __m128i halves[2] = { _mm_unpacklo_epi8(low, high), _mm_unpackhi_epi8(low, high) };
+        for (int k = 0; k < 4; k++, y += 8) {
+            __m256i code = _mm256_cvtepu8_epi32(k % 2 ? _mm_srli_si128(halves[k / 2], 8) : halves[k / 2]);
+            __m256 sign = _mm256_castsi256_ps(_mm256_and_si256(_mm256_slli_epi32(code, 28), sign_bit));
+            __m256 size = _mm256_permutevar8x32_ps(magnitudes, code);
+            _mm256_storeu_ps(y, _mm256_mul_ps(_mm256_or_ps(size, sign), value));
+        }
+    }
+}
+
+/* ---- MX search ------------------------------------------------------------------------------------------------------------------ */
+
+/* |x * multiplier| */
+static inline AVX2 __m256 sizes_of_8(const float *x, __m256 multiplier)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_mul_ps(_mm256_loadu_ps(x), multiplier));
+}
+
+static inline AVX2 __m256i powers_of_8(__m256 size)
+{
+    return _mm256_and_si256(_mm256_castps_si256(size), _mm256_set1_epi32(0x7F800000));
+}
+
+/* sum plus the search_term of 8 weights */
+static inline AVX2 __m256 add_terms_of_8(__m256 sum, __m256 size, __m256i power, struct search_grid grid, __m256i lift)
+{
+    __m256 magic = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_max_epi32(power, _mm256_set1_epi32(grid.lowest)), lift));
+    __m256 r = _mm256_min_ps(_mm256_sub_ps(_mm256_add_ps(size, magic), magic), _mm256_set1_ps(grid.max));
+    __m256 d = _mm256_sub_ps(size, r);
+    return _mm256_add_ps(sum, _mm256_mul_ps(d, d));
+}
+
+/* The trees of two sets of lanes, 0 .. 7 and 8 .. 15 each; the sums are elements 0 and 2. */
+static inline AVX2 __m128 sums_of_lanes(const __m256 a[2], const __m256 b[2])
+{
+    __m256 a8 = _mm256_add_ps(a[0], a[1]), b8 = _mm256_add_ps(b[0], b[1]);
+    __m128 a4 = _mm_add_ps(_mm256_castps256_ps128(a8), _mm256_extractf128_ps(a8, 1));
+    __m128 b4 = _mm_add_ps(_mm256_castps256_ps128(b8), _mm256_extractf128_ps(b8, 1));
+    __m128 two = _mm_add_ps(_mm_movelh_ps(a4, b4), _mm_movehl_ps(b4, a4));
+    return _mm_add_ps(two, _mm_movehdup_ps(two));
+}
+
+static AVX2 void search_intrinsics(const struct elem *elem, const struct groups *groups, const struct range *ranges, const float *x, int8_t *steps)
+{
+    const struct coding coding = coding_of(elem, ROUND_NEAREST_EVEN);
+    const struct search_grid here = search_grid_of(&coding, 0), above = search_grid_of(&coding, 1), below = search_grid_of(&coding, -1);
+    const __m256i lift = _mm256_set1_epi32(coding.lift);
+    const size_t group = groups->group;
+    for (size_t g = 0; g < groups->n / group; g++, x += group) {
+        const float scalar = exact_exp2(127 - (int32_t)groups->scales[g].bits);
+        const __m256 multiplier = _mm256_set1_ps(scalar), zero = _mm256_setzero_ps();
+        __m256 a[2] = { zero, zero }, b[2] = { zero, zero };
+        for (size_t i = 0; i < group; i += 16)
+            for (int k = 0; k < 2; k++) {
+                __m256 size = sizes_of_8(x + i + 8 * k, multiplier);
+                __m256i power = powers_of_8(size);
+                a[k] = add_terms_of_8(a[k], size, power, here, lift);
+                b[k] = add_terms_of_8(b[k], size, power, above, lift);
+            }
+        __m128 sums = sums_of_lanes(a, b);
+        float here_sum = _mm_cvtss_f32(sums), above_sum = _mm_cvtss_f32(_mm_movehl_ps(sums, sums));
+        float least = above_sum < here_sum ? above_sum : here_sum;
+        steps[g] = above_sum < here_sum;
+        if (search_hopeless(ranges[g], scalar, below, least)) continue;
+        __m256 c[2] = { zero, zero };
+        for (size_t i = 0; i < group; i += 16)
+            for (int k = 0; k < 2; k++) {
+                __m256 size = sizes_of_8(x + i + 8 * k, multiplier);
+                c[k] = add_terms_of_8(c[k], size, powers_of_8(size), below, lift);
+            }
+        if (_mm_cvtss_f32(sums_of_lanes(c, c)) < least) steps[g] = -1;
+    }
+}
+
 /* The compiled sets with the overridden slots. */
 #define SET(level)                                                                                                                          \
     {                                                                                                                                       \
-        .name = #level, .widen_bf16 = widen_bf16_##level, .all_finite = all_finite_##level, .range = range_##level,                         \
-        .encode_float = encode_float_##level, .error_float = error_float_##level, .decode_float = decode_float_##level,                     \
-        .encode_fixed = encode_fixed_##level, .error_fixed = error_fixed_##level, .encode_int = encode_int_##level,                         \
-        .error_int = error_int_##level, .decode_int = decode_int_##level, .measure = measure_##level, .mxfp4_bf16 = mxfp4_bf16_intrinsics,  \
+        .name = #level, .widen_bf16 = widen_bf16_##level, .all_finite = all_finite_##level, .ranges = ranges_##level,                       \
+        .encode = encode_##level, .decode = decode_##level, .error = error_##level, .search = search_intrinsics,                            \
+        .measure = measure_##level, .mxfp4_bf16 = mxfp4_bf16_intrinsics, .mxfp4_f32 = mxfp4_f32_intrinsics,                                 \
     }
 
 static const struct kernels sets[] = { SET(avx2), SET(avx512) };

@@ -9,6 +9,29 @@
 
 #include <math.h>
 
+void measure_exact(const float *x, const float *y, size_t n, struct measure *part)
+{
+    *part = (struct measure){ .n = n };
+    for (size_t i = 0; i < n; i++) {
+        double a = (double)x[i], b = (double)y[i], d = (double)(x[i] - y[i]);
+        part->sum_xx += a * a;
+        part->sum_yy += b * b;
+        part->sum_xy += a * b;
+        part->sum_dd += d * d;
+        part->max_d = fabs(d) > part->max_d ? fabs(d) : part->max_d;
+    }
+}
+
+static bool moderate(double sum)
+{
+    return sum > 0x1p-90 && sum < 0x1p120;
+}
+
+bool measure_in_range(const struct measure *part)
+{
+    return moderate(part->sum_xx) && part->sum_yy < 0x1p120 && (part->max_d == 0.0 || moderate(part->sum_dd));
+}
+
 void measure_add(struct measure *total, const struct measure *part)
 {
     total->n += part->n;

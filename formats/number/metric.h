@@ -9,6 +9,8 @@
 #ifndef LLMQ_NUMBER_METRIC_H
 #define LLMQ_NUMBER_METRIC_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct measure {
@@ -16,6 +18,13 @@ struct measure {
     double sum_xx, sum_yy, sum_xy, sum_dd; /* d = x - y */
     double max_d; /* largest |x - y| */
 };
+
+/* Sums are made block by block, n of at most this many weights. */
+enum { MEASURE_BLOCK = 256 };
+
+/* Sums of n pairs in binary64: what a block takes whose squares could leave the range of f32. True when the f32 sums of a block, xy aside, cannot have been hurt by that. */
+void measure_exact(const float *x, const float *y, size_t n, struct measure *part);
+bool measure_in_range(const struct measure *part);
 
 void measure_add(struct measure *total, const struct measure *part);
 double measure_mse(const struct measure *measure); /* 0 for n = 0 */

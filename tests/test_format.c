@@ -1,0 +1,271 @@
+/* test_format.c: the table of formats: rows, parameters, quality, choice of scales.
+ *
+ * Formula: SQNR = 10 log10(sum x^2 / sum (x - y)^2) over one million Gaussian weights with the row's defaults.
+ * Why this way: every test loops over the rows, so a new row is tested without a new test; the bound of a row lies 0.1 to 0.2 dB under what it reaches, because a broken rule costs more.
+ * Corner cases: every refused parameter with its sentence; a search is never worse than any fixed rule, group by group.
+ * Reference: format.h; NUMERICS.md 3 to 5.
+ */
+#include "support/support.h"
+
+#include <math.h>
+
+#include "number/half.h"
+#include "number/kernel.h"
+
+enum { SAMPLE = 1 << 20 };
+
+static float gaussian[SAMPLE];
+
+/* Sums of twelve uniform numbers of 24 bits, rounded to BF16: the same on every machine, without a library function. */
+static int make_sample(void **state)
+{
+    (void)state;
+    uint64_t seed = 1;
+    for (size_t i = 0; i < SAMPLE; i++) {
+        float sum = 0;
+        for (int k = 0; k < 12; k++) sum += (float)(test_random(&seed) >> 40) * 0x1p-24f;
+        gaussian[i] = bf16_to_f32(f32_to_bf16((sum - 6.0f) * 0.02f));
+    }
+    return 0;
+}
+
+/* ---- rows ----------------------------------------------------------------------------------------------------------------------- */
+
+static void test_rows(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < format_count(); i++) {
+        const struct format *format = format_at(i);
+        assert_ptr_equal(format_find(format->name), format);
+        assert_ptr_equal(family_find(format->family->name), format->family);
+        assert_true(format->summary[0] && !strchr(format->summary, '\n'));
+        assert_true(format->scale_types >> format->default_scale & 1u);
+        assert_true(format->rules >> format->default_rule & 1u);
+        assert_true(format->default_group >= 1 && format->default_group <= GROUP_MAX);
+        for (size_t k = 0; k < i; k++) assert_string_not_equal(format->name, format_at(k)->name);
+        for (int rule = 0; rule < RULE_COUNT; rule++) {
+            struct quant quant = { .format = format, .rule = (enum scale_rule)rule };
+            if (format->rules >> rule & 1u) assert_in_range(format->family->candidates(&quant), 1, CANDIDATES_MAX);
+        }
+    }
+    assert_null(format_find("mxfp5"));
+    assert_null(family_find("prime"));
+}
+
+/* ---- parameters ----------------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *text;
+    struct quant_params params;
+    const char *group; /* as JSON */
+    enum scale_type scale;
+    enum scale_rule rule;
+    enum rounding rounding;
+} accepted[] = {
+    { "mxfp4", { 0 }, "32", SCALE_E8M0, RULE_SEARCH, ROUND_NEAREST_EVEN },
+    { "mxfp4", { .group = "", .scale = "", .rule = "", .rounding = "" }, "32", SCALE_E8M0, RULE_SEARCH, ROUND_NEAREST_EVEN },
+    { "mxfp4:group=16,rule=rceil", { 0 }, "16", SCALE_E8M0, RULE_RCEIL, ROUND_NEAREST_EVEN },
+    { "mxint8:scale=e8m0,rounding=up", { 0 }, "32", SCALE_E8M0, RULE_SEARCH, ROUND_UP },
+    { "int4", { 0 }, "128", SCALE_BF16, RULE_ABSMAX, ROUND_NEAREST_EVEN },
+    { "int4:group=64,scale=f16,rule=mse,rounding=away", { 0 }, "64", SCALE_F16, RULE_MSE, ROUND_AWAY },
+    { "uint3:group=channel,scale=f32", { 0 }, "\"channel\"", SCALE_F32, RULE_ABSMAX, ROUND_NEAREST_EVEN },
+    { "int8:group=tensor", { 0 }, "\"tensor\"", SCALE_BF16, RULE_ABSMAX, ROUND_NEAREST_EVEN },
+    { "int8:group=1", { 0 }, "1", SCALE_BF16, RULE_ABSMAX, ROUND_NEAREST_EVEN },
+    { "int8:group=32768", { 0 }, "32768", SCALE_BF16, RULE_ABSMAX, ROUND_NEAREST_EVEN },
+    { "int8", { .group = "channel", .scale = "f32", .rule = "mse", .rounding = "truncate" }, "\"channel\"", SCALE_F32, RULE_MSE, ROUND_TRUNCATE },
+    { "int8:group=32,group=64", { .group = "channel" }, "64", SCALE_BF16, RULE_ABSMAX, ROUND_NEAREST_EVEN }, /* the last one counts */
+    { "mxfp4", { .group = "channel", .scale = "f16", .rule = "mse", .where_valid = true }, "32", SCALE_E8M0, RULE_SEARCH, ROUND_NEAREST_EVEN },
+    { "mxfp4", { .group = "64", .scale = "f16", .rule = "even", .where_valid = true }, "64", SCALE_E8M0, RULE_EVEN, ROUND_NEAREST_EVEN },
+};
+
+static void test_accepted(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof accepted / sizeof accepted[0]; i++) {
+        struct err err;
+        struct quant quant;
+        char group[16];
+        assert_ok(quant_parse(accepted[i].text, &accepted[i].params, &quant, &err));
+        assert_memory_equal(quant.format->name, accepted[i].text, strlen(quant.format->name));
+        assert_string_equal(quant_group_json(&quant, group), accepted[i].group);
+        assert_int_equal(quant.scale, accepted[i].scale);
+        assert_int_equal(quant.rule, accepted[i].rule);
+        assert_int_equal(quant.rounding, accepted[i].rounding);
+    }
+}
+
+static const struct {
+    const char *text;
+    struct quant_params params;
+    const char *parts[3];
+} refused[] = {
+    { "", { 0 }, { "unknown format ''" } },
+    { "mxfp5", { 0 }, { "unknown format 'mxfp5'" } },
+    { "MXFP4", { 0 }, { "unknown format 'MXFP4'" } },
+    { "mxfp4:", { 0 }, { "''", "key=value" } },
+    { "mxfp4:group", { 0 }, { "'group'", "key=value" } },
+    { "mxfp4:size=32", { 0 }, { "'size'", "group, scale, rule, rounding" } },
+    { "mxfp4:group=0", { 0 }, { "'0'", "1 to 32768" } },
+    { "mxfp4:group=32769", { 0 }, { "'32769'", "1 to 32768" } },
+    { "mxfp4:group=18446744073709551648", { 0 }, { "'18446744073709551648'", "1 to 32768" } },
+    { "mxfp4:group=-1", { 0 }, { "'-1'", "1 to 32768" } },
+    { "mxfp4:group=32x", { 0 }, { "'32x'", "1 to 32768" } },
+    { "mxfp4:group= 32", { 0 }, { "' 32'", "1 to 32768" } },
+    { "mxfp4:group=", { 0 }, { "''", "1 to 32768" } },
+    { "mxfp4:group=channel", { 0 }, { "mxfp4", "fixed size", "channel" } },
+    { "mxfp4:group=tensor", { 0 }, { "mxfp4", "fixed size", "tensor" } },
+    { "mxfp4:scale=bf16", { 0 }, { "mxfp4", "'bf16'", "e8m0" } },
+    { "int4:scale=e8m0", { 0 }, { "int4", "'e8m0'", "bf16, f16, f32" } },
+    { "int4:scale=f8", { 0 }, { "int4", "'f8'", "bf16, f16, f32" } },
+    { "int4:rule=floor", { 0 }, { "int4", "'floor'", "absmax, mse" } },
+    { "mxfp4:rule=mse", { 0 }, { "mxfp4", "'mse'", "floor, even, ceil, rceil, search" } },
+    { "mxfp4:rule=best", { 0 }, { "mxfp4", "'best'", "floor, even, ceil, rceil, search" } },
+    { "int4:rounding=nearest", { 0 }, { "'nearest'", "nearest-even, away, up, truncate" } },
+    { "int4", { .group = "0" }, { "'0'", "1 to 32768" } },
+    { "mxfp4", { .scale = "f16" }, { "mxfp4", "'f16'", "e8m0" } },
+    { "mxfp4", { .rule = "absmax" }, { "mxfp4", "'absmax'" } },
+    { "int4", { .rounding = "odd" }, { "'odd'" } },
+    { "mxfp4", { .group = "nonsense", .where_valid = true }, { "'nonsense'", "1 to 32768" } },
+    { "mxfp4", { .rule = "best", .where_valid = true }, { "'best'" } },
+    { "mxfp4", { .scale = "f8", .where_valid = true }, { "'f8'" } },
+    { "int4", { .rounding = "odd", .where_valid = true }, { "'odd'" } },
+};
+
+static void test_refused(void **state)
+{
+    (void)state;
+    struct err err;
+    struct quant quant;
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
+        for (size_t k = 0; k < 3 && refused[i].parts[k]; k++) assert_refused(quant_parse(refused[i].text, &refused[i].params, &quant, &err), ERR_USAGE, refused[i].parts[k]);
+    char text[400];
+    memset(text, 'x', sizeof text);
+    text[sizeof text - 1] = '\0';
+    assert_refused(quant_parse(text, NULL, &quant, &err), ERR_USAGE, "too long");
+}
+
+/* Every row takes exactly the rules, scale types and kinds of group that it lists. */
+static void test_every_parameter(void **state)
+{
+    (void)state;
+    struct err err;
+    struct quant quant;
+    for (size_t i = 0; i < format_count(); i++) {
+        const struct format *format = format_at(i);
+        for (int rule = 0; rule < RULE_COUNT; rule++) {
+            struct quant_params params = { .rule = scale_rule_name((enum scale_rule)rule) };
+            assert_int_equal(quant_parse(format->name, &params, &quant, &err), format->rules >> rule & 1u ? OK : ERR_USAGE);
+        }
+        for (int type = 0; type < SCALE_TYPE_COUNT; type++) {
+            struct quant_params params = { .scale = scale_type_name((enum scale_type)type) };
+            assert_int_equal(quant_parse(format->name, &params, &quant, &err), format->scale_types >> type & 1u ? OK : ERR_USAGE);
+        }
+        struct quant_params channel = { .group = "channel" }, tensor = { .group = "tensor" };
+        assert_int_equal(quant_parse(format->name, &channel, &quant, &err), format->channel ? OK : ERR_USAGE);
+        assert_int_equal(quant_parse(format->name, &tensor, &quant, &err), format->tensor ? OK : ERR_USAGE);
+    }
+}
+
+static void test_group_sizes(void **state)
+{
+    (void)state;
+    struct quant quant = { .group_kind = GROUP_SIZE, .group = 32 };
+    assert_int_equal(quant_group_len(&quant, 40), 32);
+    assert_int_equal(quant_groups_per_row(&quant, 40), 2);
+    assert_int_equal(quant_groups_per_row(&quant, 0), 0);
+    assert_int_equal(quant_groups_per_row(&quant, UINT64_MAX), UINT64_MAX / 32 + 1);
+    quant.group_kind = GROUP_CHANNEL;
+    assert_int_equal(quant_group_len(&quant, 40), 40);
+    assert_int_equal(quant_groups_per_row(&quant, 40), 1);
+}
+
+/* ---- quality -------------------------------------------------------------------------------------------------------------------- */
+
+/* SQNR of the first n weights of the sample; *squared gets the summed squared error of each group. */
+static double sqnr_of(const struct quant *quant, size_t n, double *squared)
+{
+    const struct kernels *kernels = kernels_select(NULL);
+    const size_t group = quant->group_kind == GROUP_SIZE ? quant->group : 4096;
+    double signal = 0, noise = 0;
+    static uint16_t codes[GROUP_MAX];
+    static float y[GROUP_MAX];
+    for (size_t i = 0, g = 0; i < n; i += group, g++) {
+        struct group_scale scale;
+        assert_true(quant_group(quant, kernels, gaussian + i, NULL, group, &scale, codes));
+        kernels->decode(quant->format->elem, &(struct groups){ group, group, &scale }, codes, y);
+        double error = 0;
+        for (size_t k = 0; k < group; k++) {
+            double d = (double)gaussian[i + k] - (double)y[k];
+            error += d * d;
+            signal += (double)gaussian[i + k] * (double)gaussian[i + k];
+        }
+        noise += error;
+        if (squared) squared[g] = error;
+    }
+    return 10 * log10(signal / noise);
+}
+
+static void test_quality(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < format_count(); i++) {
+        struct err err;
+        struct quant quant;
+        assert_ok(quant_parse(format_at(i)->name, NULL, &quant, &err));
+        double sqnr = sqnr_of(&quant, SAMPLE, NULL), bound = (double)format_at(i)->sqnr_db;
+        printf("%-11s %.3f dB, bound %.2f\n", format_at(i)->name, sqnr, bound);
+        if (sqnr < bound || sqnr > bound + 0.2) fail_msg("%s: %.3f dB is not within 0.2 dB above the bound %.2f", format_at(i)->name, sqnr, bound);
+    }
+}
+
+/* In every group the searched scale is at most as bad as that of every fixed rule (but for the last bits of the sums); of the MX rules floor and ceil, even and rceil lie among the candidates. */
+static void test_search_wins(void **state)
+{
+    (void)state;
+    enum { N = 1 << 16 };
+    static double searched[N], fixed[N];
+    for (size_t i = 0; i < format_count(); i++) {
+        const struct format *format = format_at(i);
+        struct err err;
+        struct quant quant;
+        assert_ok(quant_parse(format->name, NULL, &quant, &err));
+        quant.rule = format->rules >> RULE_SEARCH & 1u ? RULE_SEARCH : RULE_MSE;
+        sqnr_of(&quant, N, searched);
+        for (int rule = 0; rule < RULE_COUNT; rule++) {
+            if (!(format->rules >> rule & 1u)) continue;
+            quant.rule = (enum scale_rule)rule;
+            sqnr_of(&quant, N, fixed);
+            for (size_t g = 0; g < N / quant.group; g++)
+                if (searched[g] > fixed[g] * (1 + 1e-5)) fail_msg("%s group %zu: %g by search, %g by %s", format->name, g, searched[g], fixed[g], scale_rule_name(quant.rule));
+        }
+    }
+}
+
+/* Left-out candidates never win; of equal errors the first does. */
+static void test_choose(void **state)
+{
+    (void)state;
+    struct err err;
+    struct quant quant;
+    struct group_scale scale;
+    double errors[CANDIDATES_MAX] = { 1, 1, 0.5 };
+    assert_ok(quant_parse("mxfp4", NULL, &quant, &err));
+    assert_true(quant_choose(&quant, (struct range){ -4.0f, 1.0f }, errors, &scale));
+    assert_int_equal(scale.bits, 126); /* candidates 127, 128, 126 */
+    errors[2] = 1;
+    assert_true(quant_choose(&quant, (struct range){ -4.0f, 1.0f }, errors, &scale));
+    assert_int_equal(scale.bits, 127);
+    errors[2] = 0;
+    assert_true(quant_choose(&quant, (struct range){ 0.0f, 0x1p-140f }, errors, &scale));
+    assert_int_equal(scale.bits, 0);
+    assert_ok(quant_parse("int4:scale=f16", NULL, &quant, &err));
+    assert_false(quant_choose(&quant, (struct range){ -1e6f, 0.0f }, errors, &scale));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows),        cmocka_unit_test(test_accepted),    cmocka_unit_test(test_refused),
+                                        cmocka_unit_test(test_every_parameter), cmocka_unit_test(test_group_sizes), cmocka_unit_test(test_quality),
+                                        cmocka_unit_test(test_search_wins), cmocka_unit_test(test_choose) };
+    return cmocka_run_group_tests(tests, make_sample, NULL);
+}
