@@ -6,6 +6,7 @@
  */
 #include "support/support.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <time.h>
 #include <unistd.h>
@@ -909,7 +910,7 @@ static double open_many(const char *path, size_t n)
 {
     struct out_tensor *tensors = calloc(n, sizeof *tensors);
     struct digest128 *digests = calloc(n, sizeof *digests);
-    char (*names)[48] = calloc(n, sizeof *names);
+    char (*names)[64] = calloc(n, sizeof *names);
     static const uint64_t dims[2] = { 2, 64 };
     static const uint8_t bytes[64];
     for (size_t i = 0; i < n; i++) {
@@ -990,6 +991,41 @@ static void test_threads(void **state)
     temp_dir_remove(dir);
 }
 
+static long reads_left;
+
+static ssize_t failing_pread(int fd, void *buf, size_t nbytes, off_t offset)
+{
+    if (reads_left-- != 0) return io_system.pread(fd, buf, nbytes, offset);
+    errno = EIO;
+    return -1;
+}
+
+/* Every read fails once: ERR_IO with a sentence, and no container. */
+static void test_failing_reads(void **state)
+{
+    (void)state;
+    char *dir = temp_dir();
+    struct io_calls io = io_system;
+    io.pread = failing_pread;
+    struct model *model = sharded_model(1);
+    write_shards(model, temp_path(dir, "s.llmq"));
+    long k = 0;
+    for (;; k++) {
+        struct container *container = NULL;
+        reads_left = k;
+        enum status status = container_open(&io, temp_path(dir, "s-00002-of-00004.llmq"), &container, &err);
+        if (status != OK) assert_null(container);
+        else status = verify_open(container, &err);
+        container_close(container);
+        if (status == OK) break;
+        assert_int_equal(status, ERR_IO);
+        assert_non_null(strstr(err.text, "Input/output error"));
+    }
+    assert_true(k > 20);
+    model_free(model);
+    temp_dir_remove(dir);
+}
+
 int main(void)
 {
     (void)no_dims;
@@ -998,6 +1034,7 @@ int main(void)
         cmocka_unit_test(test_flips),       cmocka_unit_test(test_cuts),       cmocka_unit_test(test_lying_index),  cmocka_unit_test(test_tolerated),
         cmocka_unit_test(test_lying_table), cmocka_unit_test(test_lying_ends), cmocka_unit_test(test_bombs),        cmocka_unit_test(test_shards),
         cmocka_unit_test(test_twice),       cmocka_unit_test(test_many),       cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_failing_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

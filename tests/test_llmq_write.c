@@ -6,8 +6,12 @@
  */
 #include "support/support.h"
 
+#include <errno.h>
+#include <stdatomic.h>
+
 #include "base/digest.h"
 #include "base/pool.h"
+#include "container/container.h"
 #include "container/llmq_file.h"
 #include "support/model.h"
 
@@ -104,6 +108,84 @@ static void test_header(void **state)
     assert_memory_equal(trailer + 48, set.bytes, 16);
     assert_true(load64(trailer + 64) == nbytes && load64(trailer + 72) == load64(file + 56) && load64(trailer + 80) == digest64(trailer, 80));
     assert_memory_equal(trailer + 88, "\n\x1a\n\rQML\x89", 8);
+    free(file);
+    model_free(model);
+    temp_dir_remove(dir);
+}
+
+/* ---- the example of FORMAT.md --------------------------------------------------------------------------------------------------- */
+
+/* w = [1, -2, 0.5, 6] as mxfp4 with scale 2^0, n = two BF16 ones. */
+static struct model *example(void)
+{
+    static const char facts[] = "{\"family\":\"mx\",\"element\":\"e2m1\",\"bits\":4,\"exponent_bits\":2,\"mantissa_bits\":1,\"bias\":1,\"special\":\"none\"}";
+    static const uint8_t source[8] = { 0x80, 0x3F, 0x00, 0xC0, 0x00, 0x3F, 0xC0, 0x40 };
+    struct model *model = model_make(1);
+    model_add_quantised(model, "w", 2, (const uint64_t[]){ 1, 4 }, 4, 32, false, true);
+    model_add_kept(model, "n", "BF16", 1, (const uint64_t[]){ 2 }, false, true);
+    struct out_tensor *w = &model->tensors[0];
+    w->role = "down";
+    w->format = "mxfp4";
+    w->format_facts = facts;
+    w->scale_rule = "floor";
+    w->scale = "e8m0";
+    w->planes[1].plane.bits = 8;
+    model->tensors[1].role = "norm";
+    memcpy(model->own[0].planes[0], "\xC2\x71", 2);
+    memcpy(model->own[0].planes[1], "\x7F", 1);
+    memcpy(model->own[1].planes[0], "\x80\x3F\x80\x3F", 4);
+    struct digest128 tile = digest128(source, sizeof source);
+    model->digests[0] = digest128(&tile, sizeof tile);
+    tile = digest128("\x80\x3F\x80\x3F", 4);
+    model->digests[1] = digest128(&tile, sizeof tile);
+    return model;
+}
+
+/* Bytes of the page's dump: lines of an 8-digit offset and hex bytes, and the index text in a block of its own. */
+static size_t read_dump(const char *page, uint8_t *out, size_t capacity)
+{
+    size_t end = 0;
+    const char *text = strstr(page, "```json\n"), *text_end = text ? strstr(text, "\n```\n") : NULL;
+    assert_non_null(text_end);
+    for (const char *line = page; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+        char *at;
+        if (strspn(line, "0123456789abcdef") != 8 || line[8] != ' ') continue;
+        size_t offset = strtoul(line, &at, 16);
+        for (at += strspn(at, " "); strspn(at, "0123456789abcdef") == 2; at += strspn(at, " ")) {
+            assert_true(offset < capacity);
+            out[offset++] = (uint8_t)strtoul(at, &at, 16);
+        }
+        if (offset > end) end = offset;
+    }
+    size_t index_offset = (size_t)load64((const char *)out + end - 96);
+    memcpy(out + index_offset, text + 8, (size_t)(text_end + 1 - text - 8));
+    return end;
+}
+
+static void test_example(void **state)
+{
+    (void)state;
+    char *dir = temp_dir();
+    struct model *model = example();
+    struct writer_options options = model_options(temp_path(dir, "m.llmq"), COMPRESS_NONE);
+    size_t nbytes, n_page;
+    options.writer_name = "llmq 0.1.0";
+    assert_ok(model_write(&llmq_writer_ops, model, &options, NULL, &err));
+    char *file = read_file(options.path, &nbytes), *page = read_file(tests_path("../formats/FORMAT.md"), &n_page);
+    const char *section = strstr(page, "\n## 7.");
+    assert_non_null(section);
+    uint8_t *wanted = calloc(1, 65536);
+    assert_int_equal(read_dump(section, wanted, 65536), nbytes);
+    assert_memory_equal(file, wanted, nbytes);
+    struct container *container;
+    float weights[4];
+    static const float decoded[4] = { 1.0f, -2.0f, 0.5f, 6.0f };
+    assert_ok(container_open(&io_system, options.path, &container, &err));
+    assert_ok(container_read_f32(container, 0, 0, 1, 0, 4, weights, &err));
+    assert_memory_equal(weights, decoded, sizeof decoded);
+    container_close(container);
+    free(wanted);
+    free(page);
     free(file);
     model_free(model);
     temp_dir_remove(dir);
@@ -325,11 +407,46 @@ static void test_abort(void **state)
     session_close(&s);
 }
 
+static atomic_long writes_left;
+
+static ssize_t failing_pwrite(int fd, const void *buf, size_t nbytes, off_t offset)
+{
+    if (atomic_fetch_sub(&writes_left, 1) > 0) return io_system.pwrite(fd, buf, nbytes, offset);
+    errno = ENOSPC;
+    return -1;
+}
+
+/* Every write fails once, with all that follow it: the error comes out, whatever the other workers do, and nothing stays behind. */
+static void test_failing_writes(void **state)
+{
+    (void)state;
+    char *dir = temp_dir();
+    struct io_calls io = io_system;
+    io.pwrite = failing_pwrite;
+    struct model *model = everything(false);
+    model->io = &io;
+    struct writer_options options = model_options(temp_path(dir, "m.llmq"), COMPRESS_DEFAULT);
+    options.n_workers = 3;
+    options.split_nbytes = 2000000;
+    for (long k = 0;; k += k < 12 ? 1 : 9) {
+        atomic_store(&writes_left, k);
+        enum status status = model_write(&llmq_writer_ops, model, &options, NULL, &err);
+        if (status == OK) break;
+        assert_int_equal(status, ERR_IO);
+        assert_non_null(strstr(err.text, "No space left"));
+        assert_false(file_exists(temp_path(dir, "m-00001-of-00003.llmq")) || file_exists(temp_path(dir, "m-00001-of-00003.llmq.partial")));
+    }
+    assert_true(atomic_load(&writes_left) >= 0);
+    model_free(model);
+    temp_dir_remove(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exact_size), cmocka_unit_test(test_header),    cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_split),
-        cmocka_unit_test(test_nothing),    cmocka_unit_test(test_bad_plans), cmocka_unit_test(test_bad_puts),   cmocka_unit_test(test_abort),
+        cmocka_unit_test(test_example),    cmocka_unit_test(test_nothing),    cmocka_unit_test(test_bad_plans), cmocka_unit_test(test_bad_puts),   cmocka_unit_test(test_abort),
+        cmocka_unit_test(test_failing_writes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,8 @@ struct json_limits {
 /* The strict check alone, of one whole text. */
 enum status json_check(const char *text, size_t nbytes, const struct json_limits *limits, struct err *err);
 
-/* One top-level member: key unescaped (key_nbytes bytes, NUL-terminated too), value the bytes of its text. Both live only during the call. */
+/* One top-level member: key unescaped (key_nbytes bytes, NUL-terminated too), value the bytes of its text, a piece of the
+ * walked text. The key lives only during the call. */
 typedef enum status json_member_fn(void *context, const char *key, size_t key_nbytes, const char *value, size_t value_nbytes,
                                    struct err *err);
 

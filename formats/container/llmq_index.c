@@ -290,7 +290,7 @@ static enum status add_format(void *context, const char *key, size_t key_nbytes,
     if (!stored) return out_of_memory(err);
     cJSON *facts;
     enum status status = keep_bytes(parse->index, key, key_nbytes, &stored->name, err);
-    if (status == OK) status = json_parse(value, value_nbytes, &item_limits, &facts, err);
+    if (status == OK) status = json_parse_checked(value, value_nbytes, &facts, err);
     if (status != OK) return status;
     status = read_facts(parse, facts, stored, err);
     cJSON_Delete(facts);
@@ -342,7 +342,7 @@ static enum status add_blob(void *context, const char *key, size_t key_nbytes, c
     if (parse->shard->header.shard_index != 0) return err_set(err, ERR_DATA, "there are files of the model folder in a shard that is not the first");
     if (!path_is_plain_name(key, key_nbytes)) return err_set(err, ERR_DATA, "'%s' is no plain file name", shown(key, key_nbytes).text);
     cJSON *item;
-    enum status status = json_parse(value, value_nbytes, &item_limits, &item, err);
+    enum status status = json_parse_checked(value, value_nbytes, &item, err);
     if (status != OK) return status;
     status = read_blob(parse, item, &nbytes, &place, err);
     cJSON_Delete(item);
@@ -608,7 +608,7 @@ static enum status add_tensor(void *context, const char *key, size_t key_nbytes,
     struct llmq_entry *entry = take(index, sizeof *entry);
     if (!entry) return out_of_memory(err);
     cJSON *item;
-    status = json_parse(value, value_nbytes, &item_limits, &item, err);
+    status = json_parse_checked(value, value_nbytes, &item, err);
     if (status == OK) {
         status = read_tensor(parse, item, &tensor, entry, err);
         cJSON_Delete(item);

@@ -60,6 +60,19 @@ static void shape_of(const struct out_tensor *tensor, uint64_t *rows, uint64_t *
     for (uint32_t i = 0; i + 1 < tensor->rank; i++) *rows *= tensor->dims[i];
 }
 
+/* FORMAT.md 2.1: digest of the digests of the tiles' source bytes; kept tiles are contiguous in the source. */
+static struct digest128 source_digest(const struct model_tensor *own)
+{
+    struct plane plane = own->kept.planes[0];
+    plane.bits = own->kept.item_nbytes * 8;
+    size_t n_tiles = (size_t)plane_tile_count(&plane);
+    struct digest128 *tiles = calloc(n_tiles + 1, sizeof *tiles);
+    for (size_t i = 0; i < n_tiles; i++) tiles[i] = digest128(own->plain + plane_tile_offset(&plane, i), (size_t)plane_tile_nbytes(&plane, i));
+    struct digest128 digest = digest128(tiles, n_tiles * sizeof *tiles);
+    free(tiles);
+    return digest;
+}
+
 void model_add_kept(struct model *model, const char *name, const char *dtype, uint32_t rank, const uint64_t *dims, bool split, bool mapped)
 {
     struct out_tensor *tensor = begin(model, name, dtype, rank, dims);
@@ -82,6 +95,7 @@ void model_add_kept(struct model *model, const char *name, const char *dtype, ui
         own->planes[p] = malloc(own->n_planes_bytes[p] + 1);
     }
     kept_split(own->kept.kind, own->kept.item_nbytes, own->plain, n_items, own->planes);
+    model->digests[model->n_tensors - 1] = source_digest(own);
 }
 
 /* Random fields; unused bits at the end of each row of each tile are 0. */
@@ -207,8 +221,13 @@ static void put_job(struct run *run, unsigned worker, size_t index, uint64_t tic
     struct err err = { OK, "" };
     enum status status = run->ops->put(run->writer, worker, ticket, index, parts, n_parts, in_order, &fold, &err);
     if (status == OK) return;
-    if (status != ERR_CANCELLED && !atomic_flag_test_and_set(&run->err_taken)) run->err = err;
-    atomic_store(&run->status, (int)status);
+    int fine = OK;
+    if (status == ERR_CANCELLED) {
+        atomic_compare_exchange_strong(&run->status, &fine, (int)status); /* the cause is another worker's */
+    } else if (!atomic_flag_test_and_set(&run->err_taken)) {
+        run->err = err;
+        atomic_store(&run->status, (int)status);
+    }
 }
 
 static void work(void *context, unsigned worker)
@@ -245,7 +264,7 @@ enum status model_write(const struct writer_ops *ops, struct model *model, const
     struct outset *set = NULL;
     struct run run = { .ops = ops, .model = model, .options = options, .err_taken = ATOMIC_FLAG_INIT };
     enum status status = ops->plan(model->tensors, model->n_tensors, model->blobs, model->n_blobs, options, size ? size : &own_size, err);
-    if (status == OK) status = outset_open(&io_system, true, &set, err);
+    if (status == OK) status = outset_open(model->io ? model->io : &io_system, true, &set, err);
     if (status == OK) status = ops->open(set, model->tensors, model->n_tensors, model->blobs, model->n_blobs, options, &run.writer, err);
     if (status == OK) status = run_jobs(&run, err);
     if (status == OK) status = ops->finish(run.writer, model->digests, err);

@@ -38,6 +38,7 @@ struct model {
     uint8_t *blob_bytes[MODEL_BLOBS_MAX];
     size_t n_blobs;
     uint64_t seed;
+    const struct io_calls *io; /* NULL: io_system */
 };
 
 struct model *model_make(uint64_t seed);
