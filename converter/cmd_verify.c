@@ -93,12 +93,26 @@ static void print_result(const struct app *app, const struct container *containe
     }
 }
 
+/* Whether what could not be opened is a damaged container, not some other file. */
+static bool begins_as_container(const struct app *app, const char *path)
+{
+    struct file file;
+    uint8_t head[64];
+    bool is_container = false;
+    if (file_open(app->io, path, &file, NULL) == OK) {
+        size_t n_head = file.nbytes < sizeof head ? (size_t)file.nbytes : sizeof head;
+        is_container = file_read(&file, head, n_head, 0, NULL) == OK && llmq_container_ops.probe(path, false, head, n_head);
+    }
+    file_close(&file);
+    return is_container;
+}
+
 enum status cmd_verify(struct app *app, struct err *err)
 {
     struct container *container = NULL;
     if (app->settings.n_arguments != 1) return err_set(err, ERR_USAGE, app->settings.n_arguments ? "one file at a time" : "which file?");
     enum status status = container_open(app->io, app->settings.arguments[0], &container, err);
-    if (status) return status;
+    if (status) return status == ERR_DATA && begins_as_container(app, app->settings.arguments[0]) ? (err->code = ERR_MISMATCH) : status;
     if (!llmq_is(container)) status = err_set(err, ERR_UNSUPPORTED, "'%s' is no .llmq container; only these carry checksums", container->path);
     else status = verify_opened(app, container, err);
     if (!status) print_result(app, container);

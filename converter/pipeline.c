@@ -59,7 +59,7 @@ static uint64_t largest_tile(const struct plan *plan, uint32_t k)
 {
     uint64_t largest = 1;
     for (size_t i = 0; i < plan->n_tensors; i++) {
-        if (k >= plan->outs[i].n_planes) continue;
+        if (k >= plan->outs[i].n_planes || !plan_packs(plan, i)) continue;
         const struct plane *plane = &plan->outs[i].planes[k].plane;
         uint64_t nbytes = plane_tile_count(plane) ? plane_tile_nbytes(plane, 0) : 0;
         if (nbytes > largest) largest = nbytes;
@@ -90,8 +90,8 @@ static enum status describe_fault(struct pipeline *pipeline, size_t i, const str
     err_name(tensor->name, strlen(tensor->name), name, sizeof name);
     unsigned long long row = tile->row + fault->row, col = tile->col + fault->col;
     if (fault->kind == CODEC_SCALE_OVERFLOW)
-        return err_set(err, ERR_DATA, "cannot quantise tensor '%s' of '%s': a scale at row %llu, column %llu is too large for %s; use a wider --scale-dtype", name,
-                       pipeline->plan->container->path, row, col, scale_type_name(entry->verdict.quant.scale));
+        return err_set(err, ERR_DATA, "cannot quantise tensor '%s' of '%s': weights at row %llu, column %llu are too large for scales of type %s; a wider --scale-dtype, an MX format or --keep may do",
+                       name, pipeline->plan->container->path, row, col, scale_type_name(entry->verdict.quant.scale));
     struct scan scan;
     enum status status = scan_tensor(pipeline->plan->container, entry->tensor, pipeline->app->kernels, &scan, err);
     if (status) return status;
@@ -375,7 +375,7 @@ enum status pipeline_run(const struct app *app, const struct plan *plan, struct 
     enum status status = make_all(&pipeline, err);
     if (!status) status = plan->writer->open(set, plan->outs, plan->n_tensors, plan->blobs, plan->n_blobs, &plan->options, &pipeline.writer, err);
     if (!status) {
-        pipeline.progress = progress_open(app, plan->writer->quantised ? "convert" : "dequantize", plan->read_nbytes);
+        pipeline.progress = progress_open(app, plan->writer->quantised ? "convert" : "dequantize", plan->read_nbytes - plan->scan_nbytes);
         status = run_passes(&pipeline, err);
         progress_close(pipeline.progress);
     }

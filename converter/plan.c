@@ -22,7 +22,9 @@
 #include "layout/facts.h"
 
 enum {
-    PROGRAM_NBYTES = 5 << 20, /* the program, its libraries and thread stacks, resident */
+    PROGRAM_NBYTES = 9 << 19, /* 4.5M: the program, its libraries and thread stacks, resident */
+    RESULT_NBYTES = sizeof(struct measure) + sizeof(struct digest128) + sizeof(struct group_scale *), /* the pipeline's, of a tensor */
+    NAME_NBYTES = 64, /* of a tensor in the table of names, and what an allocation costs */
     TILES_PER_JOB_MAX = 16
 };
 
@@ -234,16 +236,17 @@ static void add_totals(struct plan *plan, size_t i)
     for (uint32_t k = 0; k < out->n_planes; k++) {
         planes += plane_nbytes(&out->planes[k].plane);
         /* the scales of a spanning tensor are one tile, held whole */
-        if (plane_tile_count(&out->planes[k].plane)) planes_tile += plane_tile_nbytes(&out->planes[k].plane, 0);
+        if (plan_packs(plan, i) && plane_tile_count(&out->planes[k].plane)) planes_tile += plane_tile_nbytes(&out->planes[k].plane, 0);
     }
     if (plane_nbytes(&entry->source) == 0) entry->n_reads = 0;
-    else if (entry->n_reads == 0) entry->n_reads = 1;
+    else entry->n_reads = (entry->n_reads ? entry->n_reads : 1) + entry->n_scans;
     plan->source_tile_nbytes = size_max(plan->source_tile_nbytes, tile);
     plan->planes_tile_nbytes = size_max(plan->planes_tile_nbytes, planes_tile);
     plan->n_weights += tensor->n_weights;
     plan->source_nbytes += tensor->nbytes;
     plan->plane_nbytes += planes;
     plan->read_nbytes += entry->n_reads * plane_nbytes(&entry->source);
+    plan->scan_nbytes += entry->n_scans * plane_nbytes(&entry->source);
     if (entry->fate != FATE_QUANTISE) return;
     plan->n_quantised++;
     plan->n_quantised_weights += tensor->n_weights;
@@ -254,6 +257,11 @@ static void add_totals(struct plan *plan, size_t i)
 const struct tensor *plan_tensor(const struct plan *plan, size_t index)
 {
     return &plan->container->tensors[plan->entries[index].tensor];
+}
+
+bool plan_packs(const struct plan *plan, size_t index)
+{
+    return plan->entries[index].fate != FATE_KEEP || plan->entries[index].kept.kind != KEPT_DATA;
 }
 
 uint64_t plan_tile_count(const struct plan *plan, size_t index)
@@ -268,14 +276,15 @@ static enum status keep_nonfinite(struct app *app, struct plan *plan, struct err
     bool *wanted = calloc(plan->n_tensors + 1, sizeof *wanted);
     struct scan *scans = calloc(plan->n_tensors + 1, sizeof *scans);
     enum status status = wanted && scans ? OK : err_set(err, ERR_MEMORY, "out of memory");
-    for (size_t i = 0; i < plan->n_tensors && !status; i++) wanted[i] = !plan->entries[i].verdict.keep;
+    for (size_t i = 0; i < plan->n_tensors && !status; i++) {
+        wanted[i] = !plan->entries[i].verdict.keep;
+        plan->entries[i].n_scans = wanted[i];
+    }
     if (!status) status = scan_model(app, plan->container, wanted, plan->n_threads_asked > 2 ? 2 : plan->n_threads_asked, scans, err);
     for (size_t i = 0; i < plan->n_tensors && !status; i++)
         if (wanted[i] && scans[i].n_nan + scans[i].n_inf) {
             plan->entries[i].verdict.keep = true;
             plan->entries[i].verdict.reason = "has NaN or Inf (--nonfinite keep)";
-        } else if (wanted[i]) {
-            plan->entries[i].n_reads = 1; /* the scan; the others are added below */
         }
     free(scans);
     free(wanted);
@@ -310,10 +319,22 @@ static enum status fit_memory(struct plan *plan, struct err *err)
                    (unsigned long long)((plan->ram_nbytes + (1 << 20) - 1) >> 20));
 }
 
+/* What is held for every tensor, outside of the budget: names and shapes of the input, the plan, results, and the writer's part. */
+static uint64_t index_memory(const struct plan *plan)
+{
+    const struct container *container = plan->container;
+    uint64_t total = plan->size.index_nbytes + plan->n_tensors * (sizeof *plan->entries + sizeof *plan->outs + RESULT_NBYTES);
+    for (size_t i = 0; i < container->n_tensors; i++)
+        total += sizeof *container->tensors + NAME_NBYTES + strlen(container->tensors[i].name) + container->tensors[i].rank * sizeof *container->tensors[i].dims;
+    return total;
+}
+
 static enum status finish_plan(struct plan *plan, struct err *err)
 {
     for (size_t i = 0; i < plan->n_tensors; i++) add_totals(plan, i);
-    return fit_memory(plan, err);
+    enum status status = fit_memory(plan, err);
+    plan->index_nbytes = index_memory(plan);
+    return status;
 }
 
 /* ---- the two plans -------------------------------------------------------------------------------------------------------------- */
@@ -326,11 +347,9 @@ static enum status decide_all(struct app *app, struct recipe *recipe, struct pla
     if (!status) status = recipe_check_rules(recipe, err);
     if (!status && settings_is(&app->settings, SET_NONFINITE, "keep")) status = keep_nonfinite(app, plan, err);
     for (size_t i = 0; i < plan->n_tensors && !status; i++) {
-        uint32_t scans = plan->entries[i].n_reads;
         out_common(plan, i, &plan->outs[i]);
         if (plan->entries[i].verdict.keep) plan_keep(plan, i);
         else status = plan_quantise(plan, i, err);
-        plan->entries[i].n_reads += scans;
     }
     return status;
 }

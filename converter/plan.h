@@ -30,7 +30,8 @@ struct plan_entry {
     struct kept kept; /* FATE_KEEP */
     const struct dtype *cast; /* FATE_CAST */
     bool spans; /* its scales are observed in earlier passes */
-    uint32_t n_reads;
+    uint32_t n_scans; /* reads that were made for the plan itself (--nonfinite keep) */
+    uint32_t n_reads; /* in all, n_scans included */
     struct plane source; /* geometry of what is read: bits of the source dtype, tiles as the output's */
     char group[16]; /* JSON text */
 };
@@ -52,10 +53,11 @@ struct plan {
     bool measure;
     unsigned n_threads_asked, n_workers;
     uint64_t max_ram, ram_nbytes; /* budget; what the plan needs, without the index */
+    uint64_t index_nbytes; /* memory for what is held of every tensor, beside the budget */
     size_t scratch_weights; /* of one worker */
     uint64_t source_tile_nbytes, planes_tile_nbytes; /* largest of one tile */
     /* totals */
-    uint64_t n_weights, n_quantised_weights, n_quantised, source_nbytes, quantised_source_nbytes, plane_nbytes, read_nbytes;
+    uint64_t n_weights, n_quantised_weights, n_quantised, source_nbytes, quantised_source_nbytes, plane_nbytes, read_nbytes, scan_nbytes;
     uint64_t quantised_plane_nbytes;
 };
 
@@ -71,5 +73,8 @@ void plan_close(struct plan *plan);
 /* The source tensor of entry index, and its tiles. */
 const struct tensor *plan_tensor(const struct plan *plan, size_t index);
 uint64_t plan_tile_count(const struct plan *plan, size_t index);
+
+/* False when its tiles are written as they are read, so that no worker needs room for packed planes. */
+bool plan_packs(const struct plan *plan, size_t index);
 
 #endif

@@ -7,7 +7,7 @@
  *                          - {match: '*.layers.0.*', keep: true, optional: true}
  * Why this way: see recipe.h. Settings names in a recipe are the option names; nothing has two names.
  * Corner cases: global --group-size, --scale-rule, --scale-dtype and --rounding apply to the default format strictly and to rules' formats where these take them; a rule's own keys
- * and inline parameters go before; a recipe's settings count for the rules of the command line too; integer and opaque dtypes are never selected by a pattern, naming one exactly is an error.
+ * and inline parameters go before; a recipe's settings count for the rules of the command line too; a tensor without weights is kept; integer and opaque dtypes are never selected by a pattern, naming one exactly is an error.
  * Reference: recipe.h. Example: --rule '*.down_proj.*=int8:group=32'.
  */
 #include "converter/recipe.h"
@@ -295,9 +295,14 @@ enum status recipe_decide(struct recipe *recipe, const struct tensor *tensor, st
             recipe->rules[i].n_selected++;
             if (!decided) decided = &recipe->rules[i];
         }
-    if (decided) return decide_by_rule(decided, tensor, verdict, err);
-    decide_by_default(recipe, tensor, verdict);
-    return OK;
+    enum status status = OK;
+    if (decided) status = decide_by_rule(decided, tensor, verdict, err);
+    else decide_by_default(recipe, tensor, verdict);
+    if (!verdict->keep && tensor->n_weights == 0) {
+        verdict->keep = true;
+        verdict->reason = "has no weights";
+    }
+    return status;
 }
 
 enum status recipe_check_rules(const struct recipe *recipe, struct err *err)

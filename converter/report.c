@@ -58,7 +58,8 @@ static void text_tensor(FILE *out, const struct plan *plan, size_t i, const stru
     char name[NAME_WIDTH + 1], dims[64], bytes[96], db[16], reason[96];
     uint64_t nbytes = planes_nbytes(planned);
     const char *group = planned->group ? planned->group : "";
-    if (entry->verdict.rule) snprintf(reason, sizeof reason, "%s '%.50s'", origin_of(&entry->verdict), entry->verdict.rule->text);
+    bool obeyed = entry->verdict.rule && entry->verdict.rule->keep == entry->verdict.keep; /* else kept for a reason of its own */
+    if (obeyed) snprintf(reason, sizeof reason, "%s '%.50s'", origin_of(&entry->verdict), entry->verdict.rule->text);
     else snprintf(reason, sizeof reason, "%s", entry->verdict.reason);
     fprintf(out, "  %-*s %-9s %-16s %-11s %-7.*s %u %18s %6.2f", NAME_WIDTH, show_name(tensor->name, name, NAME_WIDTH), planned->role,
             show_dims(tensor, dims, sizeof dims), planned->format ? planned->format : "keep", (int)(strlen(group) > 2 && group[0] == '"' ? strlen(group) - 2 : strlen(group)),
@@ -80,7 +81,7 @@ static void text_totals(FILE *out, const struct plan *plan)
     fprintf(out, "disk         %s and 3 %% to spare\n", show_bytes(plan->size.nbytes, a));
     fprintf(out, "memory       %s of %s, %u thread%s%s, %u tiles a job, index %s\n", show_bytes(plan->ram_nbytes, a), show_bytes(plan->max_ram, b), plan->n_workers,
             plan->n_workers == 1 ? "" : "s", plan->n_workers < plan->n_threads_asked ? " (fewer than asked: --max-ram)" : "", plan->options.tiles_per_job,
-            show_bytes(plan->size.index_nbytes, c));
+            show_bytes(plan->index_nbytes, c));
 }
 
 static void text_result(FILE *out, const struct plan *plan, const struct result *result)
@@ -178,7 +179,7 @@ static void json_totals(FILE *out, const struct plan *plan)
     print_json_number(out, bits_per_weight(plan->plane_nbytes, plan->n_weights));
     fprintf(out, ",\"plane_nbytes\":%llu,\"file_nbytes\":%llu,\"file_nbytes_exact\":%s,\"files\":%u,\"read_nbytes\":%llu,\"ram_nbytes\":%llu,\"index_nbytes\":%llu,\"threads\":%u,\"threads_asked\":%u",
             (unsigned long long)plan->plane_nbytes, (unsigned long long)plan->size.nbytes, plan->size.exact ? "true" : "false", plan->size.n_files,
-            (unsigned long long)plan->read_nbytes, (unsigned long long)plan->ram_nbytes, (unsigned long long)plan->size.index_nbytes, plan->n_workers,
+            (unsigned long long)plan->read_nbytes, (unsigned long long)plan->ram_nbytes, (unsigned long long)plan->index_nbytes, plan->n_workers,
             plan->n_threads_asked);
 }
 
