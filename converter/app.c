@@ -1,6 +1,6 @@
 /* app.c: notes to the user and the search for configuration files.
  *
- * Drawing: $LLMQ_CONFIG/NAME, else SHARE/llmq/NAME of the installation, else DIR-OF-PROGRAM/../share/llmq/NAME, else SOURCE/configs/NAME.
+ * Drawing: $LLMQ_CONFIG/NAME, else DIR-OF-PROGRAM/../share/llmq/NAME, else SHARE/llmq/NAME of the installation, else SOURCE/configs/NAME.
  * Why this way: the program works from any directory, installed, moved or straight from the build folder.
  * Corner cases: $LLMQ_CONFIG set but without the file is an error that names it, not a silent fallback.
  * Reference: Filesystem Hierarchy Standard. Example: /usr/local/share/llmq/roles.yaml.
@@ -41,7 +41,7 @@ enum status app_config_path(const struct app *app, const char *name, char **path
 {
     char beside[2100];
     share_beside_program(beside, sizeof beside);
-    const char *places[] = { app->config_override, LLMQ_INSTALL_CONFIG, beside, LLMQ_SOURCE_CONFIG };
+    const char *places[] = { app->config_override, beside, LLMQ_INSTALL_CONFIG, LLMQ_SOURCE_CONFIG };
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         if (!places[i] || !*places[i]) continue;
         *path = path_join(places[i], name);

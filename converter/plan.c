@@ -177,7 +177,7 @@ static void plan_keep(struct plan *plan, size_t i)
     out->tile_cols = entry->kept.tile_cols;
     out->n_planes = entry->kept.n_planes;
     for (uint32_t k = 0; k < out->n_planes; k++)
-        out->planes[k] = (struct out_plane){ entry->kept.planes[k], !plan->writer->quantised || plan->options.compress == COMPRESS_NONE };
+        out->planes[k] = (struct out_plane){ entry->kept.planes[k], !plan->writer->quantised || compress_maps(plan->options.compress, false, k) };
 }
 
 static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
@@ -189,9 +189,8 @@ static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
     struct plane planes[CODEC_PLANES_MAX];
     uint64_t rows = tensor_rows(tensor), cols = tensor_cols(tensor);
     out->n_planes = codec_planes(quant, rows, cols, planes);
-    /* codes are near random and are mapped by runtimes: raw, unless everything is to be squeezed */
     for (uint32_t k = 0; k < out->n_planes; k++)
-        out->planes[k] = (struct out_plane){ planes[k], plan->options.compress == COMPRESS_NONE || (k == 0 && plan->options.compress != COMPRESS_MAX) };
+        out->planes[k] = (struct out_plane){ planes[k], compress_maps(plan->options.compress, true, k) };
     entry->fate = FATE_QUANTISE;
     entry->spans = codec_spans(quant, rows, cols);
     entry->source = (struct plane){ "data", tensor->dtype->bits, rows, cols, planes[0].tile_rows, planes[0].tile_cols };

@@ -23,6 +23,13 @@
 
 enum compress_mode { COMPRESS_NONE, COMPRESS_DEFAULT, COMPRESS_MAX };
 
+/* Which planes of a quantised (plane 0: its codes) or kept tensor the llmq container maps: codes are near random and runtimes map them, so they stay raw unless everything is to be
+ * squeezed; everything else goes through zstd unless nothing may. */
+static inline bool compress_maps(enum compress_mode mode, bool quantised, uint32_t plane)
+{
+    return mode == COMPRESS_NONE || (quantised && plane == 0 && mode != COMPRESS_MAX);
+}
+
 /* One plane of a planned tensor. */
 struct out_plane {
     struct plane plane;

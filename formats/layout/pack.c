@@ -9,14 +9,9 @@
 
 #include <string.h>
 
-/* Two codes side by side, the first one in the low half: their nibbles meet in one byte. */
 static void pack_4(const uint16_t *codes, size_t n, uint8_t *out)
 {
-    for (size_t i = 0; i < n / 2; i++) {
-        uint32_t pair;
-        memcpy(&pair, codes + 2 * i, sizeof pair);
-        out[i] = (uint8_t)((pair & 15u) | pair >> 12);
-    }
+    for (size_t i = 0; i < n / 2; i++) out[i] = (uint8_t)((codes[2 * i] & 15u) | (uint32_t)codes[2 * i + 1] << 4);
     if (n % 2) out[n / 2] = (uint8_t)(codes[n - 1] & 15u);
 }
 

@@ -109,13 +109,16 @@ static inline float magic_of(int32_t power, int32_t lift)
     return f32_from_bits((uint32_t)(power + lift));
 }
 
-/* clamp(x / value), rounded to nearest even; the clamp keeps it below 2^22. */
-static inline float steps_of(float x, float value, float low, float high)
+static inline float clamp(float u, float low, float high)
+{
+    u = u > low ? u : low;
+    return u < high ? u : high;
+}
+
+/* u rounded to an integer, to nearest even, for |u| < 2^22 */
+static inline float round_even(float u)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23 */
-    float u = x / value;
-    u = u > low ? u : low;
-    u = u < high ? u : high;
     return (u + magic) - magic;
 }
 
@@ -146,7 +149,7 @@ static inline void encode_int_even(const struct coding *coding, const struct cod
     const int32_t mask = coding->mask, zero = scale->zero;
     const float value = scale->value, low = scale->low, high = scale->high;
     for (size_t i = 0; i < n; i++) {
-        float q = steps_of(x[i], value, low, high);
+        float q = round_even(clamp(x[i] / value, low, high));
         codes[i] = (uint16_t)(((int32_t)q + zero) & mask);
         y[i] = q * value;
     }
@@ -189,7 +192,7 @@ static inline void terms_float_even(const struct coding *coding, const struct co
 
 static inline float term_int(float x, float value, float low, float high, float unit)
 {
-    float d = (x - steps_of(x, value, low, high) * value) * unit;
+    float d = (x - round_even(clamp(x / value, low, high)) * value) * unit;
     return d * d;
 }
 

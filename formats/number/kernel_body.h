@@ -99,32 +99,56 @@ static KERNEL_TARGET void KERNEL(decode)(const struct elem *elem, const struct g
 
 /* ---- errors --------------------------------------------------------------------------------------------------------------------- */
 
+/* Integers, nearest-even, n a multiple of 16: x times 1 / value rounds like x / value unless it comes close to a tie; then all is done again with the division. */
+static inline KERNEL_TARGET void KERNEL(add_terms_int)(const struct coding_scale *scale, float unit, size_t n, const float *x, float lanes[CHUNK])
+{
+    const float value = scale->value, low = scale->low, high = scale->high, inverse = 1.0f / value;
+    float sums[CHUNK], doubts[CHUNK] = { 0 };
+    memcpy(sums, lanes, sizeof sums);
+    for (size_t i = 0; i < n; i += CHUNK)
+        for (size_t j = 0; j < CHUNK; j++) {
+            float u = clamp(x[i + j] * inverse, low, high), q = round_even(u), doubt = fabsf(u - q);
+            float d = (x[i + j] - q * value) * unit;
+            sums[j] += d * d;
+            doubts[j] = doubt > doubts[j] ? doubt : doubts[j];
+        }
+    int32_t worst = 0;
+    LANES
+    for (size_t j = 0; j < CHUNK; j++) worst = (int32_t)f32_bits(doubts[j]) > worst ? (int32_t)f32_bits(doubts[j]) : worst;
+    if (f32_from_bits((uint32_t)worst) < 0.5f - 0x1p-12f && value > 0x1p-100f && value < 0x1p100f) {
+        memcpy(lanes, sums, sizeof sums);
+        return;
+    }
+    for (size_t i = 0; i < n; i += CHUNK)
+        LANES
+        for (size_t j = 0; j < CHUNK; j++) lanes[j] += term_int(x[i + j], value, low, high, unit);
+}
+
+/* All other cases; weight may be NULL. */
+static inline KERNEL_TARGET void KERNEL(add_terms)(const struct coding *coding, const struct coding_scale *scale, float unit, size_t n, const float *x, const float *weight,
+                                                   float lanes[CHUNK])
+{
+    float terms[RUN];
+    terms_run(coding, scale, unit, n, x, terms);
+    for (size_t i = 0; weight && i < n; i++) terms[i] *= weight[i];
+    for (size_t i = 0; i < n; i += CHUNK)
+        LANES
+        for (size_t j = 0; j < CHUNK; j++) lanes[j] += terms[i + j];
+}
+
 static KERNEL_TARGET void KERNEL(error)(const struct elem *elem, enum rounding rounding, const struct group_scale *scale, struct error_sum *sum)
 {
     const struct coding coding = coding_of(elem, rounding);
     const struct coding_scale coding_scale = coding_scale_of(&coding, scale);
     const ptrdiff_t n = (ptrdiff_t)sum->n, start = -(ptrdiff_t)(sum->first % CHUNK);
-    float lanes[CHUNK], terms[RUN], padded_x[RUN], padded_weight[RUN];
-    const bool fused = !coding.is_float && !sum->weight && rounding == ROUND_NEAREST_EVEN;
-    const float value = coding_scale.value, low = coding_scale.low, high = coding_scale.high, unit = sum->unit;
+    const bool simple = !coding.is_float && !sum->weight && rounding == ROUND_NEAREST_EVEN;
+    float lanes[CHUNK], padded_x[RUN], padded_weight[RUN];
     memcpy(lanes, sum->lanes, sizeof lanes);
     for (ptrdiff_t i = start; i < n; i += RUN) {
         const size_t count = n - i < RUN ? (size_t)(n - i + CHUNK - 1) / CHUNK * CHUNK : RUN;
-        const float *x = run_at(sum->x, n, i, count, padded_x);
-        if (fused) {
-            for (size_t j = 0; j < count; j += CHUNK)
-                LANES
-                for (size_t k = 0; k < CHUNK; k++) lanes[k] += term_int(x[j + k], value, low, high, unit);
-        } else {
-        terms_run(&coding, &coding_scale, sum->unit, count, x, terms);
-        if (sum->weight) {
-            const float *weight = run_at(sum->weight, n, i, count, padded_weight);
-            for (size_t j = 0; j < count; j++) terms[j] *= weight[j];
-        }
-        for (size_t j = 0; j < count; j += CHUNK)
-            LANES
-            for (size_t k = 0; k < CHUNK; k++) lanes[k] += terms[j + k];
-        }
+        const float *x = run_at(sum->x, n, i, count, padded_x), *weight = sum->weight ? run_at(sum->weight, n, i, count, padded_weight) : NULL;
+        if (simple) KERNEL(add_terms_int)(&coding_scale, sum->unit, count, x, lanes);
+        else KERNEL(add_terms)(&coding, &coding_scale, sum->unit, count, x, weight, lanes);
         sum->total = chunk_sum(lanes);
         if (sum->total >= sum->limit) break;
     }

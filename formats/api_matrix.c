@@ -1,0 +1,132 @@
+/* api_matrix.c: see api_matrix.h.
+ *
+ * Formula: the scale of a spanning group = the candidate with the least sum of its tiles' errors, added in binary64 in tile order.
+ * Why this way: see api_matrix.h; one thread, so every pass is a plain loop over tiles.
+ * Corner cases: without candidates to choose from the second pass is left out; zero points of fewer than 8 bits take a byte a row.
+ * Reference: NUMERICS.md 3 to 5. Worked number: int4, channel, 2 rows: given has 2 scales, the plane "scales" 4 bytes.
+ */
+#include "api_matrix.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+
+enum status matrix_make(const struct quant *quant, const struct kernels *kernels, const struct dtype *dtype, uint64_t n_rows, uint64_t cols, struct matrix *matrix, struct err *err)
+{
+    uint64_t n_weights, n_bits;
+    struct err why = { OK, "" };
+    if (!size_mul(n_rows, cols, &n_weights) || !size_mul(n_weights, 64, &n_bits) || n_rows > INT64_MAX / 64 || cols > INT64_MAX / 64)
+        return err_set(err, ERR_UNSUPPORTED, "%" PRIu64 " x %" PRIu64 " weights are too many", n_rows, cols);
+    *matrix = (struct matrix){ .quant = quant, .kernels = kernels, .dtype = dtype, .spans = codec_spans(quant, n_rows, cols) };
+    matrix->n_planes = codec_planes(quant, n_rows, cols, matrix->planes);
+    matrix->source = (struct plane){ "data", dtype->bits, n_rows, cols, matrix->planes[0].tile_rows, matrix->planes[0].tile_cols };
+    enum status status = plane_check(&matrix->source, &why);
+    for (uint32_t k = 0; k < matrix->n_planes && status == OK; k++) status = plane_check(&matrix->planes[k], &why);
+    return status == OK ? OK : err_set(err, ERR_UNSUPPORTED, "%" PRIu64 " x %" PRIu64 " weights: %s", n_rows, cols, why.text);
+}
+
+enum status matrix_scratch_open(const struct matrix *matrix, struct codec_scratch *scratch, struct err *err)
+{
+    size_t n = codec_scratch_weights(matrix->quant, matrix->source.rows, matrix->source.cols);
+    *scratch = (struct codec_scratch){ malloc((n + 1) * sizeof(float)), NULL, malloc((n + 1) * sizeof(uint16_t)), n }; /* y: nothing is measured */
+    return scratch->x && scratch->codes ? OK : err_set(err, ERR_MEMORY, "out of memory for %zu weights", n);
+}
+
+void matrix_scratch_close(struct codec_scratch *scratch)
+{
+    free(scratch->x);
+    free(scratch->codes);
+    *scratch = (struct codec_scratch){ 0 };
+}
+
+static enum status fault_status(const struct matrix *matrix, const struct tile *place, const struct codec_fault *fault, struct err *err)
+{
+    uint64_t row = place->row + fault->row, col = place->col + fault->col;
+    if (fault->kind == CODEC_NONFINITE) return err_set(err, ERR_DATA, "the weight at row %" PRIu64 ", column %" PRIu64 " is NaN or Inf", row, col);
+    return err_set(err, ERR_DATA, "the scale of the group at row %" PRIu64 ", column %" PRIu64 " is too large for %s", row, col, scale_type_name(matrix->quant->scale));
+}
+
+static struct codec_tile codec_tile_of(const struct matrix *matrix, const struct tile *place, const uint8_t *bytes)
+{
+    return (struct codec_tile){ .source = bytes, .dtype = matrix->dtype, .n_rows = place->n_rows, .n_cols = place->n_cols, .nonfinite = NONFINITE_ERROR };
+}
+
+/* ---- groups over several tiles -------------------------------------------------------------------------------------------------- */
+
+static uint64_t group_of(const struct matrix *matrix, uint64_t row)
+{
+    return matrix->quant->group_kind == GROUP_TENSOR ? 0 : row;
+}
+
+static enum status find_ranges(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct range *ranges, struct err *err)
+{
+    for (uint64_t t = 0; t < plane_tile_count(&matrix->source); t++) {
+        struct tile place = plane_tile(&matrix->source, t);
+        struct codec_tile tile = codec_tile_of(matrix, &place, bytes + plane_tile_offset(&matrix->source, t));
+        struct range *range = &ranges[group_of(matrix, place.row)], part;
+        struct codec_fault fault;
+        if (!codec_observe_range(matrix->kernels, &tile, scratch, &part, &fault)) return fault_status(matrix, &place, &fault, err);
+        if (part.min < range->min) range->min = part.min;
+        if (part.max > range->max) range->max = part.max;
+    }
+    return OK;
+}
+
+/* The choice is made anew after every tile, so it stands once the group's last tile has passed. */
+static void choose(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, const struct range *ranges, struct group_scale *given)
+{
+    double sums[CANDIDATES_MAX], part[CANDIDATES_MAX];
+    uint64_t current = UINT64_MAX;
+    for (uint64_t t = 0; t < plane_tile_count(&matrix->source); t++) {
+        struct tile place = plane_tile(&matrix->source, t);
+        struct codec_tile tile = codec_tile_of(matrix, &place, bytes + plane_tile_offset(&matrix->source, t));
+        uint64_t group = group_of(matrix, place.row);
+        if (group != current) memset(sums, 0, sizeof sums);
+        current = group;
+        codec_observe_errors(matrix->quant, matrix->kernels, &tile, scratch, ranges[group], part);
+        for (uint32_t c = 0; c < CANDIDATES_MAX; c++) sums[c] += part[c];
+        quant_choose(matrix->quant, ranges[group], sums, &given[group]);
+    }
+}
+
+enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct group_scale **out, struct err *err)
+{
+    const struct family *family = matrix->quant->format->family;
+    size_t n_groups = (size_t)matrix->planes[1].rows;
+    struct range *ranges = calloc(n_groups + 1, sizeof *ranges);
+    struct group_scale *given = calloc(n_groups + 1, sizeof *given);
+    enum status status = ranges && given ? find_ranges(matrix, bytes, scratch, ranges, err) : err_set(err, ERR_MEMORY, "out of memory for %zu scales", n_groups);
+    for (size_t g = 0; g < n_groups && status == OK; g++)
+        if (!family->candidate(matrix->quant, ranges[g], 0, &given[g]))
+            status = fault_status(matrix, &(struct tile){ .row = g }, &(struct codec_fault){ CODEC_SCALE_OVERFLOW, 0, 0 }, err);
+    if (status == OK && family->candidates(matrix->quant) > 1) choose(matrix, bytes, scratch, ranges, given);
+    free(ranges);
+    *out = status == OK ? given : NULL;
+    if (status != OK) free(given);
+    return status;
+}
+
+void matrix_store_given(const struct matrix *matrix, const struct group_scale *given, uint8_t *const planes[CODEC_PLANES_MAX])
+{
+    size_t rows = (size_t)matrix->planes[1].rows;
+    codec_store_scales(matrix->quant, given, rows, planes[1]);
+    if (matrix->n_planes < 3) return;
+    memset(planes[2], 0, (size_t)plane_nbytes(&matrix->planes[2]));
+    for (size_t r = 0; r < rows; r++) codec_store_zeros(matrix->quant, &given[r], 1, planes[2] + r * plane_row_nbytes(&matrix->planes[2]));
+}
+
+/* ---- tiles ---------------------------------------------------------------------------------------------------------------------- */
+
+enum status matrix_encode(const struct matrix *matrix, uint64_t index, const uint8_t *bytes, const struct group_scale *given, const struct codec_scratch *scratch,
+                          uint8_t *const planes[CODEC_PLANES_MAX], struct err *err)
+{
+    struct tile place = plane_tile(&matrix->source, index);
+    struct codec_tile tile = codec_tile_of(matrix, &place, bytes);
+    struct codec_fault fault;
+    if (given) tile.given = &given[group_of(matrix, place.row)];
+    for (uint32_t k = 0; k < matrix->n_planes; k++) tile.planes[k] = planes[k];
+    if (codec_encode(matrix->quant, matrix->kernels, &tile, scratch, &fault)) return OK;
+    return fault_status(matrix, &place, &fault, err);
+}

@@ -1,0 +1,147 @@
+/* api_quant.c: struct llmq_quant of llmq.h, and rows of floats in memory to planes and back.
+ *
+ *   "int4:group=64" -> struct quant -> sizes of planes;   f32 rows -> matrix_encode, tile after tile -> planes;   planes -> codec_decode_row, row after row -> f32 rows
+ *
+ * Why this way: the caller's rows are the one big tile source; no copy is made of them.
+ * Corner cases: 0 rows or columns have planes of 0 bytes; with group "tensor" all rows of a call share the scale; a tensor whose file gives other facts than the format table is
+ * refused, its codes would mean something else.
+ * Reference: llmq.h, NUMERICS.md, FORMAT.md 3.2. Worked number: int4:group=64, 2 x 100: codes_row 50, scales_row 4.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api.h"
+#include "api_matrix.h"
+#include "base/size.h"
+#include "container/llmq_read.h"
+#include "container/shown.h"
+
+/* ---- the object ----------------------------------------------------------------------------------------------------------------- */
+
+enum llmq_status llmq_quant_open(const char *text, struct llmq_quant **out, struct llmq_error *error)
+{
+    struct err *err = api_err(error);
+    if (!out) return api_null("quant", error);
+    *out = NULL;
+    if (!text) return api_null("text", error);
+    struct llmq_quant *quant = malloc(sizeof *quant);
+    if (!quant) return api_status(err_set(err, ERR_MEMORY, "out of memory"));
+    quant->kernels = kernels_select(NULL);
+    enum status status = quant_parse(text, NULL, &quant->quant, err);
+    if (status == OK) *out = quant;
+    else free(quant);
+    return api_status(status);
+}
+
+static bool same_facts(const struct format *a, const struct format *b)
+{
+    const struct elem *x = a->elem, *y = b->elem;
+    return a->family == b->family && a->zero_point == b->zero_point && x->kind == y->kind && x->bits == y->bits && x->exp_bits == y->exp_bits &&
+           x->man_bits == y->man_bits && x->bias == y->bias && x->special == y->special && x->fraction_bits == y->fraction_bits;
+}
+
+enum llmq_status llmq_quant_of_tensor(const struct llmq_model *model, size_t index, struct llmq_quant **out, struct llmq_error *error)
+{
+    struct err *err = api_err(error);
+    struct llmq_tensor_info info;
+    if (!out) return api_null("quant", error);
+    *out = NULL;
+    enum llmq_status status = llmq_model_tensor(model, index, &info, error);
+    if (status != LLMQ_OK) return status;
+    if (!info.format) return api_status(err_set(err, ERR_USAGE, "tensor '%s' is kept, not quantised", shown_str(info.name).text));
+    const struct llmq_entry *entry = llmq_entry_of(model->container, index);
+    const struct format *format = format_find(info.format);
+    if (!entry->decodable || !format || !same_facts(format, entry->quant.format) || !(format->scale_types >> entry->quant.scale & 1))
+        return api_status(err_set(err, ERR_UNSUPPORTED, "tensor '%s' has format '%s', which is none of this library's own", shown_str(info.name).text, shown_str(info.format).text));
+    status = llmq_quant_open(format->name, out, error);
+    if (status != LLMQ_OK) return status;
+    struct quant *quant = &(*out)->quant;
+    quant->group_kind = entry->quant.group_kind;
+    quant->group = entry->quant.group;
+    quant->scale = entry->quant.scale;
+    if (entry->quant.rule != RULE_COUNT && format->rules >> entry->quant.rule & 1) quant->rule = entry->quant.rule;
+    if (entry->quant.rounding != ROUND_COUNT) quant->rounding = entry->quant.rounding;
+    return LLMQ_OK;
+}
+
+void llmq_quant_close(struct llmq_quant *quant)
+{
+    free(quant);
+}
+
+/* ---- sizes ---------------------------------------------------------------------------------------------------------------------- */
+
+static enum status make(const struct llmq_quant *quant, uint64_t n_rows, uint64_t cols, struct matrix *matrix, struct err *err)
+{
+    return matrix_make(&quant->quant, quant->kernels, dtype_find("F32", 3), n_rows, cols, matrix, err);
+}
+
+enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_rows, uint64_t cols, struct llmq_sizes *sizes, struct llmq_error *error)
+{
+    struct matrix matrix;
+    if (!quant || !sizes) return api_null(quant ? "sizes" : "quant", error);
+    enum status status = make(quant, n_rows, cols, &matrix, api_err(error));
+    if (status != OK) return api_status(status);
+    *sizes = (struct llmq_sizes){ 0 };
+    if (n_rows == 0 || cols == 0) return LLMQ_OK;
+    *sizes = (struct llmq_sizes){ .codes = plane_nbytes(&matrix.planes[0]), .scales = plane_nbytes(&matrix.planes[1]), .codes_row = plane_row_nbytes(&matrix.planes[0]),
+                                  .scales_row = plane_row_nbytes(&matrix.planes[1]) };
+    if (matrix.n_planes < 3) return LLMQ_OK;
+    sizes->zeros = plane_nbytes(&matrix.planes[2]);
+    sizes->zeros_row = plane_row_nbytes(&matrix.planes[2]);
+    return LLMQ_OK;
+}
+
+/* ---- quantising ----------------------------------------------------------------------------------------------------------------- */
+
+static enum status encode_all(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, uint8_t *const whole[CODEC_PLANES_MAX], struct err *err)
+{
+    struct group_scale *given = NULL;
+    enum status status = matrix->spans ? matrix_observe(matrix, bytes, scratch, &given, err) : OK;
+    for (uint64_t t = 0; t < plane_tile_count(&matrix->source) && status == OK; t++) {
+        uint8_t *planes[CODEC_PLANES_MAX] = { NULL, NULL, NULL };
+        for (uint32_t k = 0; k < (given ? 1 : matrix->n_planes); k++) planes[k] = whole[k] + plane_tile_offset(&matrix->planes[k], t);
+        status = matrix_encode(matrix, t, bytes + plane_tile_offset(&matrix->source, t), given, scratch, planes, err);
+    }
+    if (status == OK && given) matrix_store_given(matrix, given, whole);
+    free(given);
+    return status;
+}
+
+enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float *x, uint64_t n_rows, uint64_t cols, void *codes, void *scales, void *zeros, struct llmq_error *error)
+{
+    struct err *err = api_err(error);
+    struct matrix matrix;
+    struct codec_scratch scratch;
+    if (!quant) return api_null("quant", error);
+    enum status status = make(quant, n_rows, cols, &matrix, err);
+    if (status != OK || n_rows == 0 || cols == 0) return api_status(status);
+    if (!x || !codes || !scales) return api_null(!x ? "x" : codes ? "scales" : "codes", error);
+    if (!zeros && matrix.n_planes > 2) return api_null("zeros", error);
+    uint8_t *const whole[CODEC_PLANES_MAX] = { codes, scales, zeros };
+    status = matrix_scratch_open(&matrix, &scratch, err);
+    if (status == OK) status = encode_all(&matrix, (const uint8_t *)(const void *)x, &scratch, whole, err);
+    matrix_scratch_close(&scratch);
+    return api_status(status);
+}
+
+/* ---- dequantising --------------------------------------------------------------------------------------------------------------- */
+
+enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void *codes, const void *scales, const void *zeros, uint64_t n_rows, uint64_t cols, float *out,
+                                      struct llmq_error *error)
+{
+    struct matrix matrix;
+    if (!quant) return api_null("quant", error);
+    enum status status = make(quant, n_rows, cols, &matrix, api_err(error));
+    if (status != OK || n_rows == 0 || cols == 0) return api_status(status);
+    if (!codes || !scales || !out) return api_null(!codes ? "codes" : scales ? "out" : "scales", error);
+    if (!zeros && matrix.n_planes > 2) return api_null("zeros", error);
+    bool one_scale = matrix.planes[1].rows == 1;
+    uint64_t codes_row = plane_row_nbytes(&matrix.planes[0]), scales_row = one_scale ? 0 : plane_row_nbytes(&matrix.planes[1]);
+    uint64_t zeros_row = one_scale || matrix.n_planes < 3 ? 0 : plane_row_nbytes(&matrix.planes[2]);
+    for (uint64_t r = 0; r < n_rows; r++)
+        codec_decode_row(&quant->quant, quant->kernels, (const uint8_t *)codes + r * codes_row, (const uint8_t *)scales + r * scales_row,
+                         zeros ? (const uint8_t *)zeros + r * zeros_row : NULL, 0, (size_t)cols, out + r * cols);
+    return LLMQ_OK;
+}

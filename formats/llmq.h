@@ -1,0 +1,324 @@
+/* llmq.h: the public C interface of llmq: read models, quantise and dequantise rows of weights, write .llmq containers.
+ *
+ *     struct llmq_error error;
+ *     struct llmq_model *model;
+ *     struct llmq_tensor_info tensor;
+ *     size_t index = 0;
+ *     if (llmq_model_open("model.llmq", &model, &error) != LLMQ_OK ||
+ *         llmq_model_find(model, "lm_head.weight", &index, &error) != LLMQ_OK ||
+ *         llmq_model_tensor(model, index, &tensor, &error) != LLMQ_OK) return complain(error.text);
+ *     float *row = malloc(tensor.cols * sizeof *row);
+ *     if (llmq_read_rows(model, index, 0, 1, row, &error) != LLMQ_OK) return complain(error.text);      // row 0, decoded
+ *     llmq_model_close(model);
+ *
+ * Link with `pkg-config --cflags --libs llmq`, or find_package(llmq) and the target llmq::llmq.
+ *
+ * Why this way: the only header that is installed; it includes nothing of llmq's own, so what is inside may change.
+ * Reference: NUMERICS.md has the formulas of all formats, FORMAT.md the bytes of the container; both stand beside this
+ * file in the source tree.
+ *
+ * Rules that hold for every function:
+ *
+ * Shapes. A tensor is seen as rows x cols: cols is the last dim, rows the product of all others; a scalar is 1 x 1.
+ * Rows lie one behind the other (row-major) without gaps. Indexes begin at 0. Counts are in what their name says
+ * (n_rows, n_tensors); sizes are bytes and are called nbytes.
+ *
+ * Errors. A function that can fail returns enum llmq_status, gives its results through pointers, and takes a struct
+ * llmq_error last, which may be NULL. On failure error->code is the returned status and error->text one sentence that
+ * names file, tensor and cause; on success *error is not touched. Result pointers are set to NULL, or left as they
+ * were, on failure; contents of an output buffer are then undefined. Nothing is printed, nothing ends the program. A
+ * sentence may name an option of the llmq program (--force): here it is the member of the same meaning (replace).
+ *
+ * Arguments. A NULL where an object or a buffer is needed, an index that is not there and a range that reaches too far
+ * are LLMQ_ERR_USAGE. Buffers of a given size are not checked further: they must have the bytes that the function says.
+ * They need no alignment beyond that of their type.
+ *
+ * Ownership. What a function called *_open makes, its *_close frees; close accepts NULL. Strings and arrays inside a
+ * filled struct belong to the object they were asked from and live as long as it does; strings of formats are
+ * constants. Arguments are copied where they are needed longer than the call.
+ *
+ * Threads. There is no global state. Two threads may work on different objects at any time, except that llmq_model_open
+ * must not run in two threads at once (the JSON library keeps one static pointer). Any number of threads may read from
+ * one model and use one llmq_quant; one llmq_writer belongs to one thread at a time.
+ *
+ * Numbers. The same input gives the same bytes on every processor, and the same as the llmq program writes.
+ */
+#ifndef LLMQ_H
+#define LLMQ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- version and errors --------------------------------------------------------------------------------------------------------- */
+
+#define LLMQ_VERSION_MAJOR 0
+#define LLMQ_VERSION_MINOR 1
+#define LLMQ_VERSION_PATCH 0
+
+/* "0.1.0": the version of the library that is linked; the macros above are that of the header. A constant. */
+const char *llmq_version(void);
+
+enum llmq_status {
+    LLMQ_OK = 0,
+    LLMQ_ERR_IO, /* a file call failed; the sentence has the system's reason */
+    LLMQ_ERR_DATA, /* a file, or a weight, is malformed: it contradicts itself, is cut off, is NaN */
+    LLMQ_ERR_UNSUPPORTED, /* well-formed, but not something this library reads or does */
+    LLMQ_ERR_USAGE, /* the caller asked for something wrong */
+    LLMQ_ERR_MEMORY, /* an allocation failed */
+    LLMQ_ERR_EXISTS, /* an output is in the way, or in use by another run */
+    LLMQ_ERR_MISMATCH, /* a checksum is wrong: the file is damaged */
+    LLMQ_ERR_CANCELLED /* not given by this interface so far */
+};
+
+#define LLMQ_ERROR_TEXT_MAX 1024
+
+struct llmq_error {
+    int code; /* enum llmq_status */
+    char text[LLMQ_ERROR_TEXT_MAX]; /* one line of UTF-8, NUL-terminated; control characters and invalid bytes of names are written as \xNN */
+};
+
+/* ---- formats -------------------------------------------------------------------------------------------------------------------- */
+
+#define LLMQ_GROUP_CHANNEL UINT32_MAX /* one group a row */
+#define LLMQ_GROUP_TENSOR (UINT32_MAX - 1) /* one group in all */
+
+/* One format that this library quantises to. */
+struct llmq_format_info {
+    const char *name; /* "mxfp4" */
+    const char *summary; /* one line */
+    uint32_t bits; /* of a code, 2 .. 8 */
+    uint32_t default_group; /* weights that share a scale */
+    const char *default_scale; /* "e8m0", "bf16", "f16", "f32" */
+    int zero_point; /* 1: there is a plane of zero points */
+};
+
+/* How many formats there are. */
+size_t llmq_format_count(void);
+
+/* Format number index, 0 .. llmq_format_count() - 1. */
+enum llmq_status llmq_format(size_t index, struct llmq_format_info *format, struct llmq_error *error);
+
+/* ---- models: what is in a file -------------------------------------------------------------------------------------------------- */
+
+/* An opened model: a .llmq file or one shard of a set (the others are found beside it), a .safetensors file, a model
+ * folder as Hugging Face tools write it, or the index file in one. */
+struct llmq_model;
+
+/* Opens the model at path for reading. Structure and checksums of headers and indexes are checked here, those of the
+ * weights when they are read. Memory: about 500 bytes a tensor. The files stay open until llmq_model_close. Not in two
+ * threads at once. */
+enum llmq_status llmq_model_open(const char *path, struct llmq_model **model, struct llmq_error *error);
+
+/* Closes the files and frees everything that was asked from the model. NULL is allowed. No other thread may use the
+ * model any more. */
+void llmq_model_close(struct llmq_model *model);
+
+/* LLMQ_ERR_DATA naming the file when one of the files has changed since it was opened (size, times or inode). Worth
+ * asking after the last read of a file without checksums. */
+enum llmq_status llmq_model_check_unchanged(struct llmq_model *model, struct llmq_error *error);
+
+/* The model file's own metadata as the text of one JSON object of strings, or NULL when it has none. */
+const char *llmq_model_metadata(const struct llmq_model *model);
+
+/* Sentence number index about oddities that were found while opening ("ignored stray file x.safetensors"); NULL behind
+ * the last one. */
+const char *llmq_model_note(const struct llmq_model *model, size_t index);
+
+/* One tensor. */
+struct llmq_tensor_info {
+    const char *name; /* unique in the model; UTF-8 without control characters */
+    const char *dtype; /* of the plain weights, as safetensors spells it: "BF16", "F16", "F32", "I64", ...; for a quantised tensor that of its source */
+    const char *role; /* what it is in the model: "q", "down", "norm", ...; "other" when the file does not say */
+    const uint64_t *dims; /* rank of them, outermost first */
+    uint32_t rank; /* 0 .. 64; 0 is a scalar */
+    uint64_t rows, cols;
+    uint64_t nbytes; /* of a kept tensor: its plain bytes, what llmq_read_bytes reads; 0 for a quantised one */
+    uint32_t n_planes; /* see llmq_model_plane */
+    /* quantised tensors; format is NULL for a kept one, the others then NULL and 0 */
+    const char *format; /* "int4" */
+    uint32_t group; /* weights a group, 1 .. 32768, or LLMQ_GROUP_CHANNEL, LLMQ_GROUP_TENSOR; 0 when this library does not know the format's family */
+    const char *scale; /* how scales are stored: "e8m0", "bf16", "f16", "f32" */
+    const char *scale_rule, *rounding; /* how it was quantised, "" when the file does not say */
+};
+
+/* How many tensors the model has; they are numbered in storage order, so reading them in that order is sequential. 0
+ * for NULL. */
+size_t llmq_model_tensor_count(const struct llmq_model *model);
+
+/* Tensor number index. */
+enum llmq_status llmq_model_tensor(const struct llmq_model *model, size_t index, struct llmq_tensor_info *tensor, struct llmq_error *error);
+
+/* Sets *index to the number of the tensor called name. Constant time. LLMQ_ERR_USAGE when there is none. */
+enum llmq_status llmq_model_find(const struct llmq_model *model, const char *name, size_t *index, struct llmq_error *error);
+
+/* One plane of a tensor: a matrix of fields of `bits` bits. Field j of a row stands at bits j * bits .. j * bits + bits
+ * - 1 of the row, counted from the least significant bit of its first byte; every row begins on a byte, so it has
+ * ceil(cols * bits / 8) bytes. Quantised tensors have the planes "codes", "scales" and, for formats with zero points,
+ * "zeros"; kept ones have "data", or two byte planes ("exponent" and "rest", or "high" and "low"; FORMAT.md 3.1). */
+struct llmq_plane_info {
+    const char *name;
+    uint32_t bits; /* 1 .. 64 */
+    uint64_t rows, cols;
+    uint64_t row_nbytes, nbytes; /* of one row, of all */
+    const char *file; /* path of the file that holds it */
+    uint64_t offset; /* of its first byte in that file when it lies there raw and in one piece, ready to be mapped; 0 when it is compressed, or has no bytes. Mapped bytes are not checked */
+};
+
+/* Plane number plane, 0 .. n_planes - 1, of tensor number index. */
+enum llmq_status llmq_model_plane(const struct llmq_model *model, size_t index, uint32_t plane, struct llmq_plane_info *info, struct llmq_error *error);
+
+/* A small file that travels with the model: config.json, tokenizer.json, ... */
+struct llmq_blob_info {
+    const char *name; /* a plain file name: no '/', no control character */
+    uint64_t nbytes;
+};
+
+/* How many small files the model has. 0 for NULL. */
+size_t llmq_model_blob_count(const struct llmq_model *model);
+
+/* Small file number index. */
+enum llmq_status llmq_model_blob(const struct llmq_model *model, size_t index, struct llmq_blob_info *blob, struct llmq_error *error);
+
+/* ---- models: reading ------------------------------------------------------------------------------------------------------------ */
+
+/* Rows first_row .. first_row + n_rows - 1 of a tensor as binary32 into out, n_rows * cols floats. Quantised tensors
+ * are decoded (formula of their format: FORMAT.md 4); of kept ones BF16, F16, F8 widen exactly, F64 and integers of 32
+ * and 64 bits are rounded once, to nearest even. LLMQ_ERR_UNSUPPORTED for a dtype or format that this library cannot
+ * decode, LLMQ_ERR_MISMATCH for damage. A call reads whole tiles (about 262144 weights): reading all rows of a .llmq
+ * file one by one decodes each tile again and again. Memory: a few tiles. Thread-safe. */
+enum llmq_status llmq_read_rows(struct llmq_model *model, size_t index, uint64_t first_row, uint64_t n_rows, float *out, struct llmq_error *error);
+
+/* Bytes offset .. offset + nbytes - 1 of a kept tensor's plain bytes (little-endian elements of its dtype, row-major),
+ * whatever planes they are stored in. LLMQ_ERR_USAGE for a quantised tensor. Thread-safe. */
+enum llmq_status llmq_read_bytes(struct llmq_model *model, size_t index, uint64_t offset, size_t nbytes, void *out, struct llmq_error *error);
+
+/* Rows first_row .. first_row + n_rows - 1 of a plane (rows of the plane, not of the tensor) into out, n_rows *
+ * row_nbytes bytes, checked against their checksums and decompressed. For quantised tensors these are the codes, scales
+ * and zeros that llmq_dequantise_rows takes. Thread-safe. */
+enum llmq_status llmq_read_plane(struct llmq_model *model, size_t index, uint32_t plane, uint64_t first_row, uint64_t n_rows, void *out, struct llmq_error *error);
+
+/* Bytes offset .. offset + nbytes - 1 of small file number index. Thread-safe. */
+enum llmq_status llmq_read_blob(struct llmq_model *model, size_t index, uint64_t offset, size_t nbytes, void *out, struct llmq_error *error);
+
+/* ---- quantising in memory ------------------------------------------------------------------------------------------------------- */
+
+/* A format with all its parameters. Never changes after it was made. */
+struct llmq_quant;
+
+/* Makes it from a text: the format's name, then, if wanted, ':' and parameters with commas between them:
+ *
+ *     group=64        weights that share a scale, 1 .. 32768, or channel (one group a row) or tensor (one group in all); MX formats take numbers only
+ *     scale=f16       bf16, f16 or f32; MX formats have e8m0 only
+ *     rule=mse        how a scale is chosen: absmax or mse; MX formats: floor, even, ceil, rceil, search
+ *     rounding=away   nearest-even (default), away, up, truncate
+ *
+ * "mxfp4", "int4:group=64,scale=f16". LLMQ_ERR_USAGE, with what is allowed, for anything else. */
+enum llmq_status llmq_quant_open(const char *text, struct llmq_quant **quant, struct llmq_error *error);
+
+/* The one that a quantised tensor of a model was made with; where the file does not name rule or rounding, the format's
+ * default. LLMQ_ERR_USAGE for a kept tensor, LLMQ_ERR_UNSUPPORTED for a format that is not in this library's own list
+ * (llmq_read_rows may be able to decode it all the same). */
+enum llmq_status llmq_quant_of_tensor(const struct llmq_model *model, size_t index, struct llmq_quant **quant, struct llmq_error *error);
+
+/* NULL is allowed. */
+void llmq_quant_close(struct llmq_quant *quant);
+
+/* Bytes of the three planes of a matrix of weights. */
+struct llmq_sizes {
+    uint64_t codes, scales, zeros; /* of all rows; zeros is 0 for formats without zero points */
+    uint64_t codes_row, scales_row, zeros_row; /* of one row of the plane */
+};
+
+/* Sizes for n_rows x cols weights, as in FORMAT.md 3.2:
+ *
+ *     codes_row  = ceil(cols * bits / 8)               codes  = n_rows * codes_row
+ *     scales_row = groups * bytes of a scale           scales = n_rows * scales_row        (one scale in all for group=tensor)
+ *     zeros_row  = ceil(groups * bits / 8)             zeros  = n_rows * zeros_row         (one zero point in all for group=tensor)
+ *
+ * with groups = ceil(cols / group), 1 for group=channel and group=tensor. int4:group=64, 2 x 100: codes 100, scales 8.
+ * n_rows and cols may be 0. LLMQ_ERR_UNSUPPORTED when a size overflows. */
+enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_rows, uint64_t cols, struct llmq_sizes *sizes, struct llmq_error *error);
+
+/* Quantises n_rows x cols weights at x (NUMERICS.md 3, 4) into the buffers codes, scales and zeros, which have the
+ * bytes that llmq_quant_sizes gives; zeros may be NULL when that is 0. Each row is quantised by itself, so a matrix may
+ * be worked off in several calls, also in several threads, each with its own rows of the planes; except with
+ * group=tensor, where one call brings the whole tensor. A NaN, an Inf or a scale that is too large for its type is
+ * LLMQ_ERR_DATA with row and column. Memory: below 3 MB. Thread-safe. */
+enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float *x, uint64_t n_rows, uint64_t cols, void *codes, void *scales, void *zeros, struct llmq_error *error);
+
+/* The reverse: n_rows x cols weights into out, weight = value(code) * scale or (code - zero) * scale (FORMAT.md 4).
+ * Planes as llmq_quantise_rows or llmq_read_plane gives them; any codes and scales are decoded, also such as no encoder
+ * writes. zeros may be NULL for formats without zero points. Allocates nothing. Thread-safe. */
+enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void *codes, const void *scales, const void *zeros, uint64_t n_rows, uint64_t cols, float *out,
+                                      struct llmq_error *error);
+
+/* ---- writing a container -------------------------------------------------------------------------------------------------------- */
+
+/* One tensor to be written. */
+struct llmq_tensor_spec {
+    const char *name; /* unique, 1 .. 65536 bytes of UTF-8 without control characters */
+    const uint64_t *dims; /* rank of them, outermost first, each at most 2^53 - 1; NULL for a scalar */
+    uint32_t rank; /* 0 .. 64 */
+    const char *dtype; /* of the bytes that will be put: "F32" for float, "BF16", "F16", ...; NULL: "F32" */
+    const char *role; /* NULL: "other" */
+    const struct llmq_quant *quant; /* quantise to this; NULL: keep the bytes as they are. Needed only during llmq_writer_open */
+};
+
+/* One small file to be written along. */
+struct llmq_blob_spec {
+    const char *name; /* a plain file name, unique */
+    const void *bytes;
+    size_t nbytes;
+};
+
+enum llmq_compress {
+    LLMQ_COMPRESS_DEFAULT = 0, /* codes raw, ready to be mapped; all else by zstd where that helps */
+    LLMQ_COMPRESS_NONE, /* everything raw */
+    LLMQ_COMPRESS_MAX /* codes too, at the highest level: smallest, slow */
+};
+
+/* Zeroed, or NULL in its place, means the defaults. */
+struct llmq_write_options {
+    int replace; /* 1: an existing file of this name is replaced; 0: it is LLMQ_ERR_EXISTS */
+    enum llmq_compress compress;
+    uint32_t align; /* of large raw planes in the file: a power of two, 64 .. 2^21; 0: 4096 */
+    uint64_t split_nbytes; /* begin a new file NAME-00001-of-0000N.llmq rather than exceed this; 0: one file */
+    const char *metadata; /* text of one JSON object of strings, or NULL */
+    const char *program; /* name and version of the program that writes, for people; NULL: "llmq VERSION" */
+};
+
+/* A container that is being written. */
+struct llmq_writer;
+
+/* Begins the file at path: checks and copies all arguments, checks the free space, creates PATH.partial and writes the
+ * small files. Nothing is visible under the final name before llmq_writer_finish. A quantised tensor must have weights
+ * and a dtype that is a float (F32, BF16, F16, F64, F8_E4M3, F8_E5M2). Memory: about 1 KB a tensor, and a few tiles. */
+enum llmq_status llmq_writer_open(const char *path, const struct llmq_tensor_spec *tensors, size_t n_tensors, const struct llmq_blob_spec *blobs, size_t n_blobs,
+                                  const struct llmq_write_options *options, struct llmq_writer **writer, struct llmq_error *error);
+
+/* Appends nbytes of the weights of tensor number index, little-endian elements of its declared dtype, row-major: for a
+ * tensor declared as F32 these are rows of float. All tensors are put in the order in which they were declared, the
+ * bytes of each in as many pieces as the caller likes; a tensor without weights needs none. Anything else (another
+ * tensor's turn, more bytes than it has) is LLMQ_ERR_USAGE. A NaN, an Inf or a scale too large for its type is
+ * LLMQ_ERR_DATA with tensor, row and column. Once a call has failed only llmq_writer_close is left. Bytes are held back
+ * until a tile (262144 weights) is complete. Where one group reaches over several tiles (group=tensor from two tiles
+ * on, group=channel with rows of more than 262144 weights) that is the whole tensor: put it in one piece, and it is not
+ * copied. */
+enum llmq_status llmq_writer_put(struct llmq_writer *writer, size_t index, const void *bytes, size_t nbytes, struct llmq_error *error);
+
+/* Writes the index, makes everything durable (fsync) and gives the file its name. LLMQ_ERR_USAGE naming the tensor when
+ * bytes are missing. The writer must still be closed. */
+enum llmq_status llmq_writer_finish(struct llmq_writer *writer, struct llmq_error *error);
+
+/* Frees the writer; without a successful llmq_writer_finish before, the unfinished file is removed. NULL is allowed. */
+void llmq_writer_close(struct llmq_writer *writer);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
