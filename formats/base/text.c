@@ -111,3 +111,9 @@ enum status text_ok(const struct text *text, const char *what, struct err *err)
     if (!text->failed) return OK;
     return err_set(err, ERR_MEMORY, "cannot hold %s: it is over %zu bytes or memory is short", what, text->max_nbytes);
 }
+
+void text_reset(struct text *text)
+{
+    if (text->nbytes) text->data[0] = '\0';
+    text->nbytes = 0;
+}

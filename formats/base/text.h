@@ -27,6 +27,9 @@ struct text {
 struct text text_make(size_t max_nbytes);
 void text_free(struct text *text);
 
+/* Empties the buffer and keeps its memory. */
+void text_reset(struct text *text);
+
 void text_add(struct text *text, const char *format, ...) LLMQ_PRINTF(2, 3);
 void text_add_bytes(struct text *text, const void *bytes, size_t nbytes);
 void text_add_json(struct text *text, const char *string, size_t nbytes);

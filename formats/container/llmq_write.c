@@ -1,17 +1,15 @@
 /* llmq_write.c: llmq_writer_ops, planned tensors become one .llmq file or a set of shards.
  *
- *   plan:   tensor after tensor: mapped planes get offsets, chunks get numbers; length of the index text, size of the file
+ *   plan:   llmq_layout.h
  *   open:   files created, blobs appended      put: mapped parts pwritten at once; others compressed, then appended in ticket order
  *   finish: index and table of every shard, then trailers, headers last
- *
- *   file size = mapped end + chunk bytes + index + 24 * chunks + 96;    mapped end: 64, then for each plane align(end, nbytes >= align ? align : 64) + nbytes
  *
  * Why this way: everything but the stored sizes of compressed chunks is known before the first byte is written, so raw planes need no second pass and no buffer, and with
  * COMPRESS_NONE the size is exact. All expensive work (checksum, zstd, pwrite) happens outside the turn, which only hands out offsets. The header is written last: a file without
  * it is not an llmq file.
- * Corner cases: a chunk that zstd does not shrink is stored raw; planes of 0 bytes have no offset and no chunks; a tensor larger than the split size gets its own shard; every chunk must be
+ * Corner cases: a chunk that zstd does not shrink is stored raw; every chunk must be
  * put exactly once, finish says which one was not.
- * Reference: FORMAT.md. Worked number: two mapped planes of 5000 and 100 bytes, align 4096: offsets 4096 and 9152, mapped end 9252.
+ * Reference: FORMAT.md. Worked number: see llmq_layout.h.
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -20,397 +18,24 @@
 
 #include "base/pool.h"
 #include "base/size.h"
-#include "base/text.h"
-#include "container/container.h"
-#include "container/llmq_file.h"
-#include "container/writer.h"
+#include "container/llmq_text.h"
 #include "container/zframe.h"
 
 #define EXTENSION ".llmq"
-/* Higher levels gain nothing on codes and scales (int4 codes: 0.876 at level 3, 0.877 at 19) and need five times the memory. */
-#define LEVEL 3
-#define NUMBER_MAX ((UINT64_C(1) << 53) - 1) /* largest number in the index */
-
-/* Where the planes of a tensor go. */
-struct laid {
-    uint64_t first[OUT_PLANES_MAX]; /* chunk number of tile 0 in the shard's table */
-    uint64_t offset[OUT_PLANES_MAX]; /* 0: not mapped */
-};
-
-/* One planned output file. */
-struct shard {
-    size_t first_tensor, n_tensors;
-    uint64_t mapped_end; /* first byte behind the mapped region */
-    uint64_t chunk_nbytes; /* of the chunk region, at most */
-    uint64_t n_chunks;
-    uint64_t text_nbytes; /* of the index text, exact */
-    size_t *formats; /* for every format that occurs, the first tensor with it */
-    size_t n_formats;
-};
-
-struct layout {
-    const struct writer_options *options;
-    uint32_t align;
-    struct out_tensor *tensors;
-    size_t n_tensors;
-    const struct out_blob *blobs;
-    size_t n_blobs;
-    struct laid *laid;
-    struct shard *shards;
-    size_t n_shards;
-    struct text scratch;
-};
 
 static const char *printable(const struct out_tensor *tensor, char *out, size_t nbytes)
 {
     return err_name(tensor->name, strlen(tensor->name), out, nbytes);
 }
 
-/* ---- index text ----------------------------------------------------------------------------------------------------------------- */
-
-static void text_reset(struct text *text)
-{
-    if (text->nbytes) text->data[0] = '\0';
-    text->nbytes = 0;
-}
-
-static void add_pair(struct text *text, const char *name, uint64_t a, uint64_t b)
-{
-    text_add(text, "\"%s\":[%" PRIu64 ",%" PRIu64 "]", name, a, b);
-}
-
-static void add_string(struct text *text, const char *name, const char *value)
-{
-    if (!value) return;
-    text_add(text, "\"%s\":", name);
-    text_add_json_str(text, value);
-    text_add(text, ",");
-}
-
-static void add_head(struct text *text, const struct layout *layout, bool first_shard)
-{
-    text_add(text, "{\"writer\":");
-    text_add_json_str(text, layout->options->writer_name ? layout->options->writer_name : "");
-    const char *metadata = first_shard && layout->options->metadata_json ? layout->options->metadata_json : "{}";
-    text_add(text, ",\"metadata\":");
-    text_add_bytes(text, metadata, strlen(metadata));
-    text_add(text, ",\n\"formats\":{");
-}
-
-static void add_format(struct text *text, const struct out_tensor *tensor, bool first)
-{
-    if (!first) text_add(text, ",");
-    text_add_json_str(text, tensor->format);
-    text_add(text, ":");
-    const char *facts = tensor->format_facts ? tensor->format_facts : "{}";
-    text_add_bytes(text, facts, strlen(facts));
-}
-
-static void add_blobs(struct text *text, const struct layout *layout, bool first_shard)
-{
-    text_add(text, "},\n\"blobs\":{");
-    uint64_t chunk = 0;
-    for (size_t i = 0; first_shard && i < layout->n_blobs; i++) {
-        uint64_t count = size_ceil_div(layout->blobs[i].nbytes, LLMQ_BLOB_TILE);
-        text_add(text, i ? ",\n" : "\n");
-        text_add_json_str(text, layout->blobs[i].name);
-        text_add(text, ":{\"bytes\":%" PRIu64 ",\"tile\":%u,", layout->blobs[i].nbytes, LLMQ_BLOB_TILE);
-        add_pair(text, "chunks", chunk, count);
-        text_add(text, "}");
-        chunk += count;
-    }
-    text_add(text, "},\n\"tensors\":{");
-}
-
-static void add_plane(struct text *text, const struct plane *plane, uint64_t first, uint64_t offset)
-{
-    text_add(text, "{\"name\":\"%s\",\"bits\":%u,", plane->name, plane->bits);
-    add_pair(text, "shape", plane->rows, plane->cols);
-    text_add(text, ",");
-    add_pair(text, "tile", plane->tile_rows, plane->tile_cols);
-    if (offset) text_add(text, ",\"offset\":%" PRIu64, offset);
-    text_add(text, ",");
-    add_pair(text, "chunks", first, plane_tile_count(plane));
-    text_add(text, "}");
-}
-
-static void add_tensor(struct text *text, const struct out_tensor *tensor, const struct laid *laid, const struct digest128 *digest, bool first)
-{
-    char hex[DIGEST128_HEX];
-    static const struct digest128 none;
-    digest128_hex(digest ? digest : &none, hex);
-    text_add(text, first ? "\n" : ",\n");
-    text_add_json_str(text, tensor->name);
-    text_add(text, ":{\"shape\":[");
-    for (uint32_t i = 0; i < tensor->rank; i++) text_add(text, i ? ",%" PRIu64 : "%" PRIu64, tensor->dims[i]);
-    text_add(text, "],");
-    add_string(text, "role", tensor->role ? tensor->role : "other");
-    add_string(text, "dtype", tensor->dtype);
-    text_add(text, "\"source_digest\":\"%s\",", hex);
-    add_pair(text, "tile", tensor->tile_rows, tensor->tile_cols);
-    text_add(text, ",");
-    if (tensor->format) {
-        add_string(text, "format", tensor->format);
-        text_add(text, "\"group\":%s,\"axis\":%u,", tensor->group, tensor->rank ? tensor->rank - 1 : 0);
-        add_string(text, "scale_rule", tensor->scale_rule);
-        add_string(text, "rounding", tensor->rounding);
-        add_string(text, "scale", tensor->scale);
-    }
-    text_add(text, "\"planes\":[");
-    for (uint32_t i = 0; i < tensor->n_planes; i++) {
-        if (i) text_add(text, ",");
-        add_plane(text, &tensor->planes[i].plane, laid->first[i], laid->offset[i]);
-    }
-    text_add(text, "]}");
-}
-
-static void add_end(struct text *text)
-{
-    text_add(text, "}}\n");
-}
-
-/* ---- plan ----------------------------------------------------------------------------------------------------------------------- */
-
-static bool is_mapped(const struct layout *layout, const struct out_plane *plane)
-{
-    return plane->mapped || layout->options->compress == COMPRESS_NONE;
-}
-
-static void layout_free(struct layout *layout)
-{
-    for (size_t i = 0; i < layout->n_shards; i++) free(layout->shards[i].formats);
-    free(layout->shards);
-    free(layout->laid);
-    text_free(&layout->scratch);
-    *layout = (struct layout){ .scratch = text_make(0) };
-}
-
-/* Upper bound of the file, exact without compression; false on overflow. */
-static bool shard_nbytes(const struct shard *shard, uint64_t *nbytes)
-{
-    return size_add(shard->mapped_end, shard->chunk_nbytes, nbytes) && size_add(*nbytes, shard->text_nbytes, nbytes) &&
-           size_add(*nbytes, shard->n_chunks * LLMQ_CHUNK_NBYTES + LLMQ_TRAILER_NBYTES, nbytes) && *nbytes <= INT64_MAX;
-}
-
-static bool shard_fits_format(const struct shard *shard)
-{
-    return shard->text_nbytes <= LLMQ_INDEX_MAX && shard->n_chunks <= LLMQ_CHUNKS_MAX;
-}
-
-static enum status take_length(struct layout *layout, uint64_t *total, struct err *err)
-{
-    enum status status = text_ok(&layout->scratch, "the index", err);
-    *total += layout->scratch.nbytes;
-    text_reset(&layout->scratch);
-    return status;
-}
-
-static enum status begin_shard(struct layout *layout, size_t first_tensor, struct err *err)
-{
-    struct shard *shards = realloc(layout->shards, (layout->n_shards + 1) * sizeof *shards);
-    if (!shards) return err_set(err, ERR_MEMORY, "out of memory for the plan of %zu files", layout->n_shards + 1);
-    layout->shards = shards;
-    struct shard *shard = &shards[layout->n_shards];
-    bool is_first = layout->n_shards == 0;
-    *shard = (struct shard){ .first_tensor = first_tensor, .mapped_end = LLMQ_HEADER_NBYTES };
-    layout->n_shards++;
-    for (size_t i = 0; is_first && i < layout->n_blobs; i++) {
-        if (!size_add(shard->chunk_nbytes, layout->blobs[i].nbytes, &shard->chunk_nbytes) || shard->chunk_nbytes > INT64_MAX)
-            return err_set(err, ERR_UNSUPPORTED, "the files of the model folder are too large");
-        shard->n_chunks += size_ceil_div(layout->blobs[i].nbytes, LLMQ_BLOB_TILE);
-    }
-    add_head(&layout->scratch, layout, is_first);
-    add_blobs(&layout->scratch, layout, is_first);
-    add_end(&layout->scratch);
-    return take_length(layout, &shard->text_nbytes, err);
-}
-
-static bool has_format(const struct layout *layout, const struct shard *shard, const char *format)
-{
-    for (size_t i = 0; i < shard->n_formats; i++)
-        if (strcmp(layout->tensors[shard->formats[i]].format, format) == 0) return true;
-    return false;
-}
-
-/* Appends the tensor's planes to the shard. */
-static enum status lay_planes(const struct layout *layout, const struct out_tensor *tensor, struct laid *laid, struct shard *shard, struct err *err)
-{
-    *laid = (struct laid){ { 0 }, { 0 } };
-    for (uint32_t i = 0; i < tensor->n_planes; i++) {
-        const struct plane *plane = &tensor->planes[i].plane;
-        uint64_t nbytes = plane_nbytes(plane), at;
-        laid->first[i] = shard->n_chunks;
-        shard->n_chunks += plane_tile_count(plane);
-        if (!is_mapped(layout, &tensor->planes[i])) {
-            if (!size_add(shard->chunk_nbytes, nbytes, &shard->chunk_nbytes)) return err_set(err, ERR_UNSUPPORTED, "the output is too large");
-        } else if (nbytes) {
-            if (!size_align(shard->mapped_end, nbytes >= layout->align ? layout->align : LLMQ_ALIGN_SMALL, &at) || !size_add(at, nbytes, &shard->mapped_end))
-                return err_set(err, ERR_UNSUPPORTED, "the output is too large");
-            laid->offset[i] = at;
-        }
-    }
-    return OK;
-}
-
-/* Adds tensor number index to the last shard, whatever its size becomes; *shard is the shard afterwards. */
-static enum status try_tensor(struct layout *layout, size_t index, struct shard *shard, struct err *err)
-{
-    const struct out_tensor *tensor = &layout->tensors[index];
-    *shard = layout->shards[layout->n_shards - 1];
-    enum status status = lay_planes(layout, tensor, &layout->laid[index], shard, err);
-    if (status != OK) return status;
-    add_tensor(&layout->scratch, tensor, &layout->laid[index], NULL, shard->n_tensors == 0);
-    if (tensor->format && !has_format(layout, shard, tensor->format)) add_format(&layout->scratch, tensor, shard->n_formats == 0);
-    shard->n_tensors++;
-    return take_length(layout, &shard->text_nbytes, err);
-}
-
-static enum status keep_tensor(struct layout *layout, size_t index, const struct shard *tried, struct err *err)
-{
-    struct shard *shard = &layout->shards[layout->n_shards - 1];
-    struct out_tensor *tensor = &layout->tensors[index];
-    bool new_format = tensor->format && !has_format(layout, shard, tensor->format);
-    *shard = *tried;
-    tensor->shard = (uint32_t)(layout->n_shards - 1);
-    if (!new_format) return OK;
-    size_t *formats = realloc(shard->formats, (shard->n_formats + 1) * sizeof *formats);
-    if (!formats) return err_set(err, ERR_MEMORY, "out of memory for the plan of %zu tensors", layout->n_tensors);
-    formats[shard->n_formats++] = index;
-    shard->formats = formats;
-    return OK;
-}
-
-static enum status place_tensor(struct layout *layout, size_t index, struct err *err)
-{
-    struct shard tried;
-    uint64_t nbytes, limit = layout->options->split_nbytes;
-    enum status status = try_tensor(layout, index, &tried, err);
-    if (status == OK && tried.n_tensors > 1 && (limit != 0) && (!shard_nbytes(&tried, &nbytes) || nbytes > limit || !shard_fits_format(&tried))) {
-        status = begin_shard(layout, index, err);
-        if (status == OK) status = try_tensor(layout, index, &tried, err);
-    }
-    if (status != OK) return status;
-    if (!shard_nbytes(&tried, &nbytes)) return err_set(err, ERR_UNSUPPORTED, "the output is too large");
-    if (!shard_fits_format(&tried))
-        return err_set(err, ERR_UNSUPPORTED, "the output has more tensors or chunks than one llmq file holds; split it into several (--split)");
-    return keep_tensor(layout, index, &tried, err);
-}
-
-static enum status check_tensor(const struct out_tensor *tensor, struct err *err)
-{
-    size_t length = strlen(tensor->name);
-    if (length == 0 || length > TENSOR_NAME_MAX) return err_set(err, ERR_UNSUPPORTED, "its name has %zu bytes", length);
-    if (tensor->rank > TENSOR_RANK_MAX) return err_set(err, ERR_UNSUPPORTED, "it has %u dims, more than %u", tensor->rank, (unsigned)TENSOR_RANK_MAX);
-    if (tensor->n_planes > OUT_PLANES_MAX) return err_set(err, ERR_UNSUPPORTED, "it has %u planes", tensor->n_planes);
-    for (uint32_t i = 0; i < tensor->rank; i++)
-        if (tensor->dims[i] > NUMBER_MAX) return err_set(err, ERR_UNSUPPORTED, "dim %u is %" PRIu64 ", more than 2^53 - 1", i, tensor->dims[i]);
-    for (uint32_t i = 0; i < tensor->n_planes; i++) {
-        const struct plane *plane = &tensor->planes[i].plane;
-        if (plane->rows > NUMBER_MAX || plane->cols > NUMBER_MAX) return err_set(err, ERR_UNSUPPORTED, "plane '%s' is too large", plane->name);
-        enum status status = plane_check(plane, err);
-        if (status != OK) return err_wrap(err, status, "plane '%s'", plane->name);
-        if (plane_tile_count(plane) > LLMQ_CHUNKS_MAX) return err_set(err, ERR_UNSUPPORTED, "plane '%s' has more than 2^24 tiles", plane->name);
-    }
-    return OK;
-}
-
-static enum status check_options(const struct writer_options *options, struct err *err)
-{
-    uint32_t align = options->align ? options->align : LLMQ_ALIGN_DEFAULT;
-    if (align < LLMQ_ALIGN_SMALL || align > LLMQ_ALIGN_MAX || (align & (align - 1)))
-        return err_set(err, ERR_USAGE, "alignment %u is not a power of two from 64 to 2097152", align);
-    if (options->n_workers == 0 || options->tiles_per_job == 0) return err_set(err, ERR_USAGE, "the writer needs at least one worker and one tile a job");
-    return OK;
-}
-
-/* Fills *layout, and shard in every tensor; on failure it is freed. */
-static enum status lay_out(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs, const struct writer_options *options,
-                           struct layout *layout, struct err *err)
-{
-    char name[160];
-    *layout = (struct layout){ .options = options, .align = options->align ? options->align : LLMQ_ALIGN_DEFAULT, .tensors = tensors, .n_tensors = n_tensors,
-                               .blobs = blobs, .n_blobs = n_blobs, .scratch = text_make(LLMQ_INDEX_MAX) };
-    enum status status = check_options(options, err);
-    if (status == OK && !(layout->laid = calloc(n_tensors + 1, sizeof *layout->laid)))
-        status = err_set(err, ERR_MEMORY, "out of memory for the plan of %zu tensors", n_tensors);
-    if (status == OK) status = begin_shard(layout, 0, err);
-    for (size_t i = 0; status == OK && i < n_tensors; i++) {
-        status = check_tensor(&tensors[i], err);
-        if (status == OK) status = place_tensor(layout, i, err);
-        if (status != OK) err_wrap(err, status, "cannot store tensor '%s'", printable(&tensors[i], name, sizeof name));
-    }
-    if (status == OK && layout->n_shards > LLMQ_SHARDS_MAX)
-        status = err_set(err, ERR_USAGE, "the split size would give %zu files, more than %u", layout->n_shards, LLMQ_SHARDS_MAX);
-    if (status != OK) layout_free(layout);
-    return status;
-}
-
-/* Bytes of chunks that one job can append, at most, and the largest of them. */
-static uint64_t job_nbytes(const struct layout *layout, uint64_t *largest)
-{
-    uint64_t most = 0;
-    *largest = 0;
-    for (size_t i = 0; i < layout->n_tensors; i++) {
-        uint64_t job = 0;
-        for (uint32_t p = 0; p < layout->tensors[i].n_planes; p++) {
-            const struct out_plane *plane = &layout->tensors[i].planes[p];
-            uint64_t n_tiles = plane_tile_count(&plane->plane);
-            if (is_mapped(layout, plane) || n_tiles == 0) continue;
-            uint64_t tile = plane_tile_nbytes(&plane->plane, 0);
-            *largest = size_max(*largest, tile);
-            job += size_min(n_tiles, layout->options->tiles_per_job) * tile;
-        }
-        most = size_max(most, job);
-    }
-    return most;
-}
-
-/* Bytes of a worker's output buffer; 0 when nothing is ever appended. */
-static size_t buffer_nbytes(const struct layout *layout, size_t *largest)
-{
-    uint64_t tile, job = job_nbytes(layout, &tile);
-    *largest = (size_t)tile;
-    return job ? (size_t)(job + zframe_slack((size_t)tile)) : 0;
-}
-
-/* Memory of finish: the index text, its compressed form and the table of one shard. */
-static uint64_t index_memory(const struct layout *layout)
-{
-    uint64_t tables = 0, largest = 0;
-    bool compressed = layout->options->compress != COMPRESS_NONE;
-    for (size_t i = 0; i < layout->n_shards; i++) {
-        const struct shard *shard = &layout->shards[i];
-        uint64_t table = shard->n_chunks * LLMQ_CHUNK_NBYTES;
-        uint64_t text = compressed ? 2 * shard->text_nbytes + zframe_slack((size_t)shard->text_nbytes) : shard->text_nbytes;
-        largest = size_max(largest, text + table);
-        tables += table;
-    }
-    uint64_t coders = compressed ? zframe_coder_nbytes(LEVEL, LLMQ_BLOB_TILE) + (4u << 20) : 0;
-    return tables + largest + coders + 2 * LLMQ_BLOB_TILE + layout->n_tensors * sizeof(struct laid) + layout->n_shards * sizeof(struct shard);
-}
-
-static enum status measure(const struct layout *layout, struct writer_size *size, struct err *err)
-{
-    *size = (struct writer_size){ .exact = layout->options->compress == COMPRESS_NONE, .n_files = (uint32_t)layout->n_shards };
-    for (size_t i = 0; i < layout->n_shards; i++) {
-        uint64_t nbytes;
-        if (!shard_nbytes(&layout->shards[i], &nbytes) || !size_add(size->nbytes, nbytes, &size->nbytes) || size->nbytes > INT64_MAX)
-            return err_set(err, ERR_UNSUPPORTED, "the output is too large");
-    }
-    size_t largest, buffer = buffer_nbytes(layout, &largest);
-    if (buffer) size->worker_nbytes = buffer + zframe_coder_nbytes(LEVEL, largest);
-    size->index_nbytes = index_memory(layout);
-    return OK;
-}
-
 static enum status llmq_plan(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs, const struct writer_options *options,
                              struct writer_size *size, struct err *err)
 {
-    struct layout layout;
-    enum status status = lay_out(tensors, n_tensors, blobs, n_blobs, options, &layout, err);
+    struct llmq_layout layout;
+    enum status status = llmq_layout_make(tensors, n_tensors, blobs, n_blobs, options, &layout, err);
     if (status != OK) return status;
-    status = measure(&layout, size, err);
-    layout_free(&layout);
+    status = llmq_layout_measure(&layout, size, err);
+    llmq_layout_free(&layout);
     return status;
 }
 
@@ -433,7 +58,7 @@ struct worker {
 };
 
 struct writer {
-    struct layout layout;
+    struct llmq_layout layout;
     struct writer_options options;
     struct shard_file *files; /* one a shard */
     struct worker *workers;
@@ -484,10 +109,10 @@ static enum status append_blob(struct writer *writer, const struct out_blob *blo
 
 static enum status append_blobs(struct writer *writer, struct err *err)
 {
-    const struct layout *layout = &writer->layout;
+    const struct llmq_layout *layout = &writer->layout;
     if (layout->n_blobs == 0) return OK;
     bool compressed = writer->options.compress != COMPRESS_NONE;
-    struct zframe_coder *coder = compressed ? zframe_coder_open(LEVEL) : NULL;
+    struct zframe_coder *coder = compressed ? zframe_coder_open(LLMQ_ZSTD_LEVEL) : NULL;
     uint8_t *in = malloc(LLMQ_BLOB_TILE), *out = malloc(LLMQ_BLOB_TILE + zframe_slack(LLMQ_BLOB_TILE));
     enum status status = !in || !out || (compressed && !coder) ? err_set(err, ERR_MEMORY, "out of memory for the files of the model folder") : OK;
     uint64_t number = 0;
@@ -519,7 +144,7 @@ static void shard_path(const char *path, size_t index, size_t count, struct text
 
 static enum status create_files(struct writer *writer, struct outset *set, struct err *err)
 {
-    struct layout *layout = &writer->layout;
+    struct llmq_layout *layout = &writer->layout;
     enum status status = OK;
     for (size_t i = 0; status == OK && i < layout->n_shards; i++) {
         shard_path(writer->options.path, i, layout->n_shards, &layout->scratch);
@@ -536,12 +161,12 @@ static enum status create_files(struct writer *writer, struct outset *set, struc
 
 static enum status equip_workers(struct writer *writer, struct err *err)
 {
-    size_t largest, buffer = buffer_nbytes(&writer->layout, &largest);
+    size_t largest, buffer = llmq_layout_buffer(&writer->layout, &largest);
     writer->workers = calloc(writer->options.n_workers, sizeof *writer->workers);
     if (!writer->workers) return err_set(err, ERR_MEMORY, "out of memory for %u workers", writer->options.n_workers);
     for (unsigned i = 0; buffer && i < writer->options.n_workers; i++) {
         struct worker *worker = &writer->workers[i];
-        worker->coder = zframe_coder_open(LEVEL);
+        worker->coder = zframe_coder_open(LLMQ_ZSTD_LEVEL);
         worker->out = malloc(buffer);
         worker->out_nbytes = buffer;
         if (!worker->coder || !worker->out) return err_set(err, ERR_MEMORY, "out of memory for the buffers of %u workers (%zu bytes each)", writer->options.n_workers, buffer);
@@ -559,7 +184,7 @@ static void llmq_close(struct writer *writer)
         free(writer->workers[i].out);
     }
     free(writer->workers);
-    layout_free(&writer->layout);
+    llmq_layout_free(&writer->layout);
     turn_destroy(&writer->turn);
     free(writer);
 }
@@ -567,7 +192,7 @@ static void llmq_close(struct writer *writer)
 static enum status start(struct writer *writer, struct outset *set, struct err *err)
 {
     struct writer_size size;
-    enum status status = measure(&writer->layout, &size, err);
+    enum status status = llmq_layout_measure(&writer->layout, &size, err);
     writer->files = calloc(writer->layout.n_shards, sizeof *writer->files);
     if (status == OK && !writer->files) status = err_set(err, ERR_MEMORY, "out of memory for %zu files", writer->layout.n_shards);
     if (status == OK) status = outset_check_space(set, writer->options.path, size.nbytes, err);
@@ -585,7 +210,7 @@ static enum status llmq_open(struct outset *set, struct out_tensor *tensors, siz
     if (!writer) return err_set(err, ERR_MEMORY, "out of memory for the writer");
     turn_init(&writer->turn);
     writer->options = *options;
-    enum status status = lay_out(tensors, n_tensors, blobs, n_blobs, &writer->options, &writer->layout, err);
+    enum status status = llmq_layout_make(tensors, n_tensors, blobs, n_blobs, &writer->options, &writer->layout, err);
     if (status == OK) status = start(writer, set, err);
     if (status != OK) {
         llmq_close(writer);
@@ -624,7 +249,7 @@ static enum status flush_run(struct shard_file *file, struct run *run, struct er
 static enum status put_mapped(struct writer *writer, size_t index, uint32_t plane_index, const struct part *parts, size_t n_parts, struct err *err)
 {
     const struct out_tensor *tensor = &writer->layout.tensors[index];
-    const struct laid *laid = &writer->layout.laid[index];
+    const struct llmq_laid *laid = &writer->layout.laid[index];
     const struct plane *plane = &tensor->planes[plane_index].plane;
     struct shard_file *file = &writer->files[tensor->shard];
     struct run run = { NULL, 0, 0 };
@@ -652,7 +277,7 @@ static enum status code_parts(struct writer *writer, struct worker *worker, size
     struct shard_file *file = &writer->files[tensor->shard];
     for (size_t i = 0; i < n_parts; i++) {
         const struct part *part = &parts[i];
-        if (is_mapped(&writer->layout, &tensor->planes[part->plane])) continue;
+        if (llmq_layout_maps(&writer->layout, &tensor->planes[part->plane])) continue;
         if (worker->out_nbytes - *used < part->nbytes + zframe_slack(part->nbytes)) return err_set(err, ERR_USAGE, "a job brings more tiles than planned");
         struct llmq_chunk chunk;
         enum status status = code_chunk(worker->coder, part->bytes, part->nbytes, worker->out + *used, &chunk, err);
@@ -670,7 +295,7 @@ static void move_parts(struct writer *writer, size_t index, const struct part *p
     const struct out_tensor *tensor = &writer->layout.tensors[index];
     struct shard_file *file = &writer->files[tensor->shard];
     for (size_t i = 0; i < n_parts; i++) {
-        if (is_mapped(&writer->layout, &tensor->planes[parts[i].plane])) continue;
+        if (llmq_layout_maps(&writer->layout, &tensor->planes[parts[i].plane])) continue;
         uint8_t *entry = file->table + (writer->layout.laid[index].first[parts[i].plane] + parts[i].tile) * LLMQ_CHUNK_NBYTES;
         struct llmq_chunk chunk = llmq_chunk_load(entry);
         chunk.offset += base - 1;
@@ -687,7 +312,7 @@ static enum status prepare(struct writer *writer, unsigned worker, size_t index,
     enum status status = OK;
     for (size_t i = 0; status == OK && i < n_parts; i++) status = check_part(tensor, &parts[i], err);
     for (uint32_t p = 0; status == OK && p < tensor->n_planes; p++)
-        if (is_mapped(&writer->layout, &tensor->planes[p])) status = put_mapped(writer, index, p, parts, n_parts, err);
+        if (llmq_layout_maps(&writer->layout, &tensor->planes[p])) status = put_mapped(writer, index, p, parts, n_parts, err);
     if (status == OK) status = code_parts(writer, &writer->workers[worker], index, parts, n_parts, used, has_zstd, err);
     return status;
 }
@@ -746,19 +371,19 @@ static void drain(struct sink *sink)
 
 static enum status write_text(struct writer *writer, size_t number, const struct digest128 *digests, char *out, struct err *err)
 {
-    struct layout *layout = &writer->layout;
-    const struct shard *shard = &layout->shards[number];
+    struct llmq_layout *layout = &writer->layout;
+    const struct llmq_out_shard *shard = &layout->shards[number];
     struct sink sink = { &layout->scratch, out, 0, shard->text_nbytes };
-    add_head(sink.scratch, layout, number == 0);
-    for (size_t i = 0; i < shard->n_formats; i++) add_format(sink.scratch, &layout->tensors[shard->formats[i]], i == 0);
-    add_blobs(sink.scratch, layout, number == 0);
+    llmq_text_head(sink.scratch, layout, number == 0);
+    for (size_t i = 0; i < shard->n_formats; i++) llmq_text_format(sink.scratch, &layout->tensors[shard->formats[i]], i == 0);
+    llmq_text_blobs(sink.scratch, layout, number == 0);
     drain(&sink);
     for (size_t i = 0; i < shard->n_tensors; i++) {
         size_t index = shard->first_tensor + i;
-        add_tensor(sink.scratch, &layout->tensors[index], &layout->laid[index], &digests[index], i == 0);
+        llmq_text_tensor(sink.scratch, &layout->tensors[index], &layout->laid[index], &digests[index], i == 0);
         drain(&sink);
     }
-    add_end(sink.scratch);
+    llmq_text_end(sink.scratch);
     drain(&sink);
     enum status status = text_ok(sink.scratch, "the index", err);
     assert(status != OK || sink.n == sink.limit);
@@ -768,7 +393,7 @@ static enum status write_text(struct writer *writer, size_t number, const struct
 /* The owner of a chunk nobody put, for the message. */
 static enum status missing_chunk(const struct writer *writer, size_t number, uint64_t chunk, struct err *err)
 {
-    const struct shard *shard = &writer->layout.shards[number];
+    const struct llmq_out_shard *shard = &writer->layout.shards[number];
     for (size_t i = shard->first_tensor; i < shard->first_tensor + shard->n_tensors; i++) {
         const struct out_tensor *tensor = &writer->layout.tensors[i];
         for (uint32_t p = 0; p < tensor->n_planes; p++) {
@@ -793,7 +418,7 @@ static enum status check_complete(const struct writer *writer, size_t number, st
 static enum status compress_index(char *buffer, uint64_t raw, uint64_t *stored, struct err *err)
 {
     size_t n = (size_t)raw;
-    struct zframe_coder *coder = zframe_coder_open(LEVEL);
+    struct zframe_coder *coder = zframe_coder_open(LLMQ_ZSTD_LEVEL);
     char *out = malloc(n + zframe_slack(n));
     enum status status = coder && out ? zframe_code(coder, buffer, n, out, &n, err) : err_set(err, ERR_MEMORY, "out of memory for an index of %zu bytes", n);
     if (status == OK && n < raw && n * (uint64_t)LLMQ_INDEX_RATIO_MAX >= raw) {
@@ -807,7 +432,7 @@ static enum status compress_index(char *buffer, uint64_t raw, uint64_t *stored, 
 
 static enum status write_index(struct writer *writer, size_t number, const struct digest128 *digests, struct err *err)
 {
-    const struct shard *shard = &writer->layout.shards[number];
+    const struct llmq_out_shard *shard = &writer->layout.shards[number];
     struct shard_file *file = &writer->files[number];
     size_t table = (size_t)(shard->n_chunks * LLMQ_CHUNK_NBYTES);
     uint64_t stored = shard->text_nbytes;

@@ -53,12 +53,6 @@ struct layout {
     struct text scratch;
 };
 
-static void text_reset(struct text *text)
-{
-    if (text->nbytes) text->data[0] = '\0';
-    text->nbytes = 0;
-}
-
 static const struct plane *data_of(const struct out_tensor *tensor)
 {
     return &tensor->planes[0].plane;
