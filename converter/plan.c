@@ -1,7 +1,7 @@
 /* plan.c: builds the plan.
  *
  * Drawing: open -> refuse what is already quantised -> (scan, for --nonfinite keep) -> decide every tensor -> planes -> sizes -> memory.
- * Formula of memory: program + workers * (source tiles + plane tiles + scratch + writer's own), tiles a job the largest power of two that fits, at most 16.
+ * Formula of memory: program + workers * (source tiles + plane tiles + scratch + writer's own + stack), tiles a job the largest power of two that fits, at most 16.
  * Why this way: see plan.h.
  * Corner cases: no tensor quantised is an error; the output's name is made from the input's; a folder's config.json is read for signs of quantisation.
  * Reference: plan.h. Worked number: 32M, 2 threads, BF16 -> mxfp4: 8 tiles a job.
@@ -22,7 +22,8 @@
 #include "layout/facts.h"
 
 enum {
-    PROGRAM_NBYTES = 9 << 19, /* 4.5M: the program, its libraries and thread stacks, resident */
+    PROGRAM_NBYTES = 9 << 19, /* 4.5M: the program and its libraries, resident */
+    THREAD_NBYTES = 1 << 16, /* stack and allocator of a thread, resident */
     RESULT_NBYTES = sizeof(struct measure) + sizeof(struct digest128) + sizeof(struct group_scale *), /* the pipeline's, of a tensor */
     NAME_NBYTES = 64, /* of a tensor in the table of names, and what an allocation costs */
     TILES_PER_JOB_MAX = 16
@@ -298,7 +299,7 @@ static enum status size_with(struct plan *plan, unsigned n_workers, uint32_t til
     plan->options.tiles_per_job = tiles_per_job;
     enum status status = plan->writer->plan(plan->outs, plan->n_tensors, plan->blobs, plan->n_blobs, &plan->options, &plan->size, err);
     if (status) return status;
-    uint64_t worker = tiles_per_job * (plan->source_tile_nbytes + plan->planes_tile_nbytes) + plan->scratch_weights * 10 + plan->size.worker_nbytes;
+    uint64_t worker = tiles_per_job * (plan->source_tile_nbytes + plan->planes_tile_nbytes) + plan->scratch_weights * 10 + plan->size.worker_nbytes + THREAD_NBYTES;
     plan->ram_nbytes = PROGRAM_NBYTES + n_workers * worker;
     return OK;
 }

@@ -40,7 +40,7 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_ALIGN] = { "align", SETTING_BYTES, "SIZE", "4096", 64, 1 << 21, PLANS, true, "alignment of large raw planes, a power of two" },
     [SET_MEASURE] = { "measure", SETTING_CHOICE, "on|off", "on", 0, 0, CMD_CONVERT, true, "measure the error of every tensor on the way" },
     [SET_DTYPE] = { "dtype", SETTING_CHOICE, "source|f32|bf16|f16", "source", 0, 0, CMD_DEQUANTIZE | CMD_EXTRACT, false,
-                    "type of decoded tensors; source is the one each had before" },
+                    "type of decoded tensors; source is the one each had before, F32 where that was F64 or F8" },
     [SET_RAW] = { "raw", SETTING_FLAG, NULL, NULL, 0, 0, CMD_EXTRACT, false, "write the stored planes (codes, scales, zeros) as bytes instead of decoded weights" },
     [SET_TENSORS] = { "tensors", SETTING_FLAG, NULL, NULL, 0, 0, CMD_INSPECT, false, "list every tensor" },
     [SET_SCAN] = { "scan", SETTING_FLAG, NULL, NULL, 0, 0, CMD_INSPECT, false, "read all weights: NaN, Inf, zeros, ranges per tensor" },

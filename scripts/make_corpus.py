@@ -53,6 +53,44 @@ def safetensors_seeds():
     seed("safetensors", "bytes", safetensors([("odd", "U8", 8, (3,)), ("f8", "F8_E4M3", 8, (2, 2)), ("f4", "F4", 4, (2, 4)), ("\u00fc", "BOOL", 8, (1,))]))
 
 
+def gguf(version, keys, tensors, alignment=32, trim=0):
+    """A file of (name, value) keys and (name, type, block, block bytes, dims innermost first) tensors; a value is (type, bytes)."""
+    def string(text):
+        return struct.pack("<Q", len(text.encode())) + text.encode()
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys))
+    for name, (kind, data) in keys:
+        head += string(name) + struct.pack("<I", kind) + data
+    data = b""
+    for name, kind, block, nbytes, dims in tensors:
+        n = 1
+        for dim in dims:
+            n *= dim
+        head += string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, len(data))
+        data += bytes(i % 61 for i in range(n // block * nbytes))
+        data += bytes(-len(data) % alignment)
+    head += bytes(-len(head) % alignment)
+    return (head + data)[:len(head + data) - trim]
+
+
+def gguf_seeds():
+    def text(*strings):
+        return b"".join(struct.pack("<Q", len(s)) + s for s in strings)
+    def array(kind, count, data):
+        return 9, struct.pack("<IQ", kind, count) + data
+    architecture = ("general.architecture", (8, text(b"llama")))
+    plain = [("u8", (0, b"\1")), ("i8", (1, b"\xff")), ("u16", (2, b"\1\0")), ("i16", (3, b"\1\0")), ("u32", (4, bytes(4))), ("i32", (5, bytes(4))), ("f32", (6, bytes(4))), ("bool", (7, b"\1")),
+             ("u64", (10, bytes(8))), ("i64", (11, bytes(8))), ("f64", (12, bytes(8)))]
+    seed("gguf", "empty", gguf(3, [], []))
+    seed("gguf", "bare", gguf(2, [], [], trim=8))
+    seed("gguf", "values", gguf(3, [architecture] + plain, []))
+    seed("gguf", "arrays", gguf(3, [("tokenizer.ggml.tokens", array(8, 3, text(b"a", b"", "\u20ac".encode()))), ("b", array(7, 2, b"\0\1")), ("e", array(6, 0, b"")),
+                                    ("n", array(9, 2, struct.pack("<IQ", 9, 1) + struct.pack("<IQ", 0, 2) + b"\1\2" + struct.pack("<IQ", 8, 1) + text(b"x")))], []))
+    seed("gguf", "tensors", gguf(3, [architecture, ("general.alignment", (4, struct.pack("<I", 8)))],
+                                 [("token_embd.weight", 1, 1, 2, (8, 4)), ("blk.0.attn_q.weight", 2, 32, 18, (64, 3)), ("n", 0, 1, 4, (5,)), ("s", 27, 1, 8, ()), ("z", 12, 256, 144, (0, 2))], 8))
+    seed("gguf", "unpadded", gguf(3, [], [("a", 24, 1, 1, (3, 1, 2, 1))], trim=26))
+    seed("gguf", "split", gguf(3, [("split.no", (2, b"\0\0")), ("split.count", (2, b"\3\0")), ("split.tensors.count", (5, b"\1\0\0\0"))], [("a", 30, 1, 2, (2,))]))
+
+
 def llmq_seeds(program):
     rows = safetensors([("model.layers.0.mlp.up_proj.weight", "BF16", 16, (4, 40)), ("model.norm.weight", "F32", 32, (8,))])
     with tempfile.TemporaryDirectory() as folder:
@@ -73,6 +111,7 @@ def llmq_seeds(program):
 def main():
     text_seeds()
     safetensors_seeds()
+    gguf_seeds()
     llmq_seeds(sys.argv[1])
 
 

@@ -244,7 +244,7 @@ static struct codec_tile tile_at(const struct tensor *tensor, const struct plane
                                .n_rows = at.n_rows,
                                .n_cols = at.n_cols };
     for (uint32_t i = 0; i < tensor->n_planes; i++)
-        if (plane_tile_count(&tensor->plane[i]) == plane_tile_count(&tensor->plane[0])) tile.planes[i] = planes->bytes[i] + plane_tile_offset(&tensor->plane[i], index);
+        if (planes->bytes[i] && plane_tile_count(&tensor->plane[i]) == plane_tile_count(&tensor->plane[0])) tile.planes[i] = planes->bytes[i] + plane_tile_offset(&tensor->plane[i], index);
     return tile;
 }
 

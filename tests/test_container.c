@@ -39,8 +39,8 @@ static int remove_dir(void **state)
 static void the_table_is_complete(void **state)
 {
     (void)state;
-    static const char *const names[] = { "folder", "llmq", "safetensors" };
-    assert_int_equal(container_ops_count(), 3);
+    static const char *const names[] = { "folder", "llmq", "gguf", "safetensors" };
+    assert_int_equal(container_ops_count(), 4);
     for (size_t i = 0; i < container_ops_count(); i++) {
         const struct container_ops *ops = container_ops_at(i);
         assert_string_equal(ops->name, names[i]);
@@ -72,7 +72,10 @@ static void exactly_one_container_wants_a_file(void **state)
         { "x", false, "\x10\0\0\0\0\0\0\1{", 9, NULL },
         { ".safetensors", false, "", 0, NULL },
         { ".index.json", false, "", 0, NULL },
-        { "x.gguf", false, "GGUF\3\0\0\0\0", 9, NULL },
+        { "x.gguf", false, "GGUF\3\0\0\0\0", 9, "gguf" },
+        { "x", false, "GGUF", 4, "gguf" },
+        { "x.gguf", false, "GGU", 3, NULL },
+        { "x.gguf", true, "GGUF", 4, "folder" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const char *found = NULL;
@@ -104,7 +107,7 @@ static const struct {
     { "web page without doctype", "<HTML><body>", 12, ERR_DATA, "is a web page" },
     { "web page with a BOM", "\xef\xbb\xbf<html></html>", 16, ERR_DATA, "is a web page" },
     { "XML error of a store", "<?xml version=\"1.0\"?><Error>", 28, ERR_DATA, "is a web page" },
-    { "GGUF", "GGUF\3\0\0\0\0\0\0\0", 12, ERR_UNSUPPORTED, "GGUF is not supported yet" },
+    { "GGUF, big-endian", "GGUF\0\0\0\3\0\0\0\0", 12, ERR_UNSUPPORTED, "it is a big-endian GGUF file" },
     { "old GGML", "lmgg\0\0\0\0\0\0", 10, ERR_UNSUPPORTED, "GGML file of before GGUF" },
     { "old GGJT", "tjgg\3\0\0\0\0\0", 10, ERR_UNSUPPORTED, "GGML file of before GGUF" },
     { "PyTorch zip", "PK\3\4\0\0\x08\x08\0\0", 10, ERR_UNSUPPORTED, "PyTorch (zip)" },

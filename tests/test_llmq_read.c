@@ -13,6 +13,7 @@
 #include <zstd.h>
 
 #include "base/pool.h"
+#include "base/digest.h"
 #include "container/llmq_file.h"
 #include "container/llmq_read.h"
 #include "layout/pack.h"
@@ -701,7 +702,14 @@ static void test_lying_ends(void **state)
     char *file = read_file(path, &nbytes);
     file[8] = 2;
     write_file(lie, file, nbytes);
+    assert_refused(verify(lie, &err), ERR_MISMATCH, "header is damaged");
+    uint64_t checksum = digest64(file, 56);
+    char signature[8];
+    memcpy(signature, file + 56, 8);
+    memcpy(file + 56, &checksum, 8); /* as a future version would sign it */
+    write_file(lie, file, nbytes);
     assert_refused(verify(lie, &err), ERR_UNSUPPORTED, "version 2 of the llmq format");
+    memcpy(file + 56, signature, 8);
     file[8] = 1;
     file[0] = 'X';
     write_file(lie, file, nbytes);

@@ -861,7 +861,7 @@ static void real_files_open(void **state)
         { "other/safetensors_kolanich_samples/I.safetensors", 1, OK },
         { "other/safetensors_kolanich_samples/i.safetensors", 1, OK },
         { "llm/stories260K-hf-f32/model.safetensors", 47, OK },
-        { "gguf/taesd-decoder.gguf", 0, ERR_UNSUPPORTED },
+        { "gguf/taesd-decoder.gguf", 67, OK },
     };
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         const char *path = shared_data(files[i].path);

@@ -185,6 +185,12 @@ bool path_is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+bool path_exists(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0;
+}
+
 char *path_join(const char *dir, const char *name)
 {
     size_t n_dir = strlen(dir);

@@ -76,6 +76,9 @@ enum status file_slurp(const struct io_calls *io, const char *path, uint64_t max
 /* True when path exists and is a directory (false for everything else, also errors). */
 bool path_is_dir(const char *path);
 
+/* True when path names something, be it a link to nothing. */
+bool path_exists(const char *path);
+
 /* Joins dir and name into a new string ("dir/name"; name alone when dir is "" or "."); NULL when out of memory. */
 char *path_join(const char *dir, const char *name);
 

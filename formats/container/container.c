@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "container/foreign.h"
+#include "container/gguf.h"
 #include "container/hfdir.h"
 #include "container/llmq_read.h"
 #include "container/name_table.h"
@@ -24,7 +25,7 @@
 #define NOTES_MAX 1000
 #define NOTE_NBYTES_MAX 2048
 
-static const struct container_ops *const rows[] = { &hfdir_container_ops, &llmq_container_ops, &safetensors_container_ops };
+static const struct container_ops *const rows[] = { &hfdir_container_ops, &llmq_container_ops, &gguf_container_ops, &safetensors_container_ops };
 
 size_t container_ops_count(void)
 {
@@ -60,7 +61,7 @@ static enum status refuse_foreign(const char *path, const uint8_t *head, size_t 
 {
     const struct foreign *foreign = foreign_find(head, n_head);
     if (foreign) return err_set(err, foreign->status, "'%s' %s", shown_path(path).text, foreign->sentence);
-    return err_set(err, ERR_UNSUPPORTED, "'%s' is no model file that llmq knows (it reads safetensors, llmq and model folders)", shown_path(path).text);
+    return err_set(err, ERR_UNSUPPORTED, "'%s' is no model file that llmq knows (it reads safetensors, GGUF, llmq and model folders)", shown_path(path).text);
 }
 
 enum status container_open(const struct io_calls *io, const char *path, struct container **container, struct err *err)

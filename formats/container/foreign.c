@@ -73,7 +73,7 @@ static const struct row rows[] = {
     { { "short file", ERR_DATA, "is shorter than 8 bytes: truncated, or no model" }, NULL, is_short },
     { { "git-LFS pointer", ERR_DATA, "is a git-LFS pointer, not the file itself; run git lfs pull" }, "version https://git-lfs", NULL },
     { { "web page", ERR_DATA, "is a web page (HTML or XML), not a model; the download went wrong" }, NULL, is_page },
-    { { "GGUF", ERR_UNSUPPORTED, "is a GGUF file; GGUF is not supported yet" }, "GGUF", NULL },
+    { { "GGUF", ERR_UNSUPPORTED, "is a GGUF file under the name of another kind; rename it to *.gguf" }, "GGUF", NULL },
     { { "GGML", ERR_UNSUPPORTED, "is a GGML file of before GGUF; it is not supported" }, "lmgg", NULL },
     { { "GGML", ERR_UNSUPPORTED, "is a GGML file of before GGUF; it is not supported" }, "tjgg", NULL },
     { { "PyTorch zip", ERR_UNSUPPORTED, "is a PyTorch (zip) file or another zip; llmq reads no pickles, convert it to safetensors first" },

@@ -414,7 +414,7 @@ static void forget_single(struct gguf *self)
 
 static enum status open_all(const struct io_calls *io, struct gguf *self, struct err *err)
 {
-    struct part_name name;
+    struct part_name name = { 0 };
     bool is_part = false;
     enum status status = open_single(io, self, &name, &is_part, err);
     if (status == OK && is_part) {

@@ -520,7 +520,7 @@ static enum status check_version(uint32_t version, struct err *err)
 {
     if (version == 2 || version == 3) return OK;
     if (version == 0) return err_set(err, ERR_DATA, "its version is 0: damaged, or no GGUF file");
-    if (version == 1) return err_set(err, ERR_UNSUPPORTED, "it is GGUF version 1 of August 2023, which nobody reads any more; convert the model again");
+    if (version == 1) return err_set(err, ERR_UNSUPPORTED, "it is GGUF version 1, which is not supported; convert the model again with a current tool");
     if ((version & 0xffff) == 0) return err_set(err, ERR_UNSUPPORTED, "it is a big-endian GGUF file; llmq reads little-endian ones only");
     return err_set(err, ERR_UNSUPPORTED, "it is GGUF version %u, newer than 3, the last that llmq reads", version);
 }

@@ -4,7 +4,7 @@
  *          trailer index offset 0, stored 8, raw 16, chunks 24, digest 32, set digest 48, file size 64, header checksum 72, XXH3-64 of 0 .. 79 at 80, magic 88
  *          chunk   offset 0, stored 8, codec 12, checksum 16
  * Why this way: byte stores and loads, so that neither alignment nor byte order of the machine matters.
- * Corner cases: the version is judged before the header's checksum, since a future header may have another one; bit flips in the version field read as a future version.
+ * Corner cases: the header's checksum is judged before the version: all versions share the 64 bytes and their checksum.
  * Reference: FORMAT.md 1. Worked number: magic 89 4C 4D 51 0D 0A 1A 0A is 0x0A1A0A0D514D4C89.
  */
 #include "container/llmq_file.h"
@@ -97,10 +97,10 @@ static enum status check_header(const struct llmq_header *header, const uint8_t 
 enum status llmq_header_load(const uint8_t bytes[LLMQ_HEADER_NBYTES], struct llmq_header *header, uint64_t *checksum, struct err *err)
 {
     if (!llmq_magic(bytes, LLMQ_HEADER_NBYTES)) return err_set(err, ERR_DATA, "not an llmq file: it begins with other bytes");
-    if (load16(bytes + 8) != 1)
-        return err_set(err, ERR_UNSUPPORTED, "it has version %u of the llmq format; this program reads version 1", load16(bytes + 8));
     *checksum = load64(bytes + 56);
     if (*checksum != digest64(bytes, 56)) return err_set(err, ERR_MISMATCH, "its header is damaged: the checksum is wrong");
+    if (load16(bytes + 8) != 1)
+        return err_set(err, ERR_UNSUPPORTED, "it has version %u of the llmq format; this program reads version 1", load16(bytes + 8));
     *header = (struct llmq_header){ .required = load64(bytes + 16), .align = load32(bytes + 32), .shard_index = load32(bytes + 36), .shard_count = load32(bytes + 40) };
     if (header->required & ~LLMQ_REQUIRED_KNOWN)
         return err_set(err, ERR_UNSUPPORTED, "it needs features this program does not know (bits 0x%llx)", (unsigned long long)(header->required & ~LLMQ_REQUIRED_KNOWN));

@@ -30,6 +30,7 @@
 #define BLOB_PIECE 262144u
 #define FILES_MAX 99999u
 #define INDEX_NAME "model.safetensors.index.json"
+#define SINGLE_NAME "model.safetensors"
 
 struct shard {
     size_t first_tensor, n_tensors;
@@ -80,7 +81,7 @@ static void add_tensor(struct text *text, const struct out_tensor *tensor, uint6
 
 static void file_name(size_t index, size_t count, char out[64])
 {
-    if (count == 1) snprintf(out, 64, "model.safetensors");
+    if (count == 1) snprintf(out, 64, SINGLE_NAME);
     else snprintf(out, 64, "model-%05zu-of-%05zu.safetensors", index + 1, count);
 }
 
@@ -397,6 +398,19 @@ static enum status make_folder(struct writer *writer, struct outset *set, struct
     return path_is_dir(writer->dir) ? OK : outset_make_dir(set, writer->dir, err);
 }
 
+/* A folder must not keep the weights of an earlier run that a loader would take instead of ours: one file beside new shards, an index beside one new file. */
+static enum status check_leftovers(const struct writer *writer, struct err *err)
+{
+    if (!writer->dir) return OK;
+    const char *rival = writer->layout.index_nbytes ? SINGLE_NAME : INDEX_NAME;
+    char *path = path_join(writer->dir, rival);
+    enum status status = path ? OK : err_set(err, ERR_MEMORY, "out of memory for a path");
+    if (path && path_exists(path))
+        status = err_set(err, ERR_EXISTS, "'%s' exists and would be loaded in place of the new weights; remove it or choose another folder", shown_str(path).text);
+    free(path);
+    return status;
+}
+
 static enum status check_space(const struct writer *writer, const struct outset *set, struct err *err)
 {
     struct writer_size size;
@@ -415,6 +429,7 @@ static enum status start(struct writer *writer, struct outset *set, struct err *
     writer->written = calloc(layout->n_tensors + 1, sizeof *writer->written);
     enum status status = writer->files && writer->written ? OK : err_set(err, ERR_MEMORY, "out of memory for %zu tensors", layout->n_tensors);
     if (status == OK) status = make_folder(writer, set, err);
+    if (status == OK) status = check_leftovers(writer, err);
     if (status == OK) status = check_space(writer, set, err);
     if (status == OK) status = copy_blobs(writer, set, err);
     for (size_t i = 0; status == OK && i < layout->n_shards; i++) {

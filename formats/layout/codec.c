@@ -9,6 +9,7 @@
  */
 #include "layout/codec.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -99,6 +100,7 @@ static bool load_strip(const struct kernels *kernels, const struct codec_tile *t
 {
     const size_t elem_nbytes = tile->dtype->bits / 8, n = (size_t)(strip->n_rows * strip->n_cols);
     const uint8_t *source = tile->source + (strip->row * tile->n_cols + strip->col) * elem_nbytes;
+    assert(n <= scratch->n_weights);
     bool finite;
     if (tile->dtype->widen_fast) {
         finite = kernels->widen_bf16(source, n, scratch->x);

@@ -7,7 +7,7 @@
  * Why this way: loops of fixed length without branches; every operation is one IEEE operation, so the width of the vectors cannot matter. The functions have no target
  * attribute of their own: inlined into a kernel they are compiled for its instruction set.
  * Corner cases: other rounding modes take the generic elem functions; what is no whole chunk is padded with zeros, whose error terms are 0.
- * Reference: NUMERICS.md 2 to 5. Worked number: e2m1, v = 2.5: P = 2, magic 2^23, 2.5 + 2^23 rounds to 2^23 + 2 (1 step of 2 above), code (1 - 0) * 2 + 2 = 4 is 2.
+ * Reference: NUMERICS.md 2 to 5. Worked number: e2m1, v = 2.5: P = 2, magic 2^23, 2.5 + 2^23 rounds to 2^23 + 2, 2 steps of 1; code (1 - 0) * 2 + 2 = 4, which is 2.
  */
 #ifndef LLMQ_NUMBER_CHUNK_H
 #define LLMQ_NUMBER_CHUNK_H

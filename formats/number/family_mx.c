@@ -113,6 +113,7 @@ static size_t mx_search(const struct quant *quant, const struct kernels *kernels
         if (e0 == -127 || e0 == highest_exponent(elem)) break;
         set_exponent(e0, &scales[count]);
     }
+    if (count == 0) return 0;
     const struct groups groups = { count * group, group, scales };
     kernels->search(elem, &groups, ranges, x, steps);
     for (size_t g = 0; g < count; g++) set_exponent((int32_t)scales[g].bits - 127 + steps[g], &scales[g]);

@@ -258,23 +258,22 @@ bool quant_choose(const struct quant *quant, struct range range, const double *e
     return true;
 }
 
-/* Candidate of least error for one group; false when candidate 0 overflows. A candidate is given up when its sum, which can only grow, has reached the least one. */
+/* Candidate of least error for one group; false when candidate 0 overflows. */
 static bool choose_scale(const struct quant *quant, const struct kernels *kernels, struct range range, const float *x, const float *weight, size_t n,
                          struct group_scale *scale)
 {
     const struct family *family = quant->format->family;
     const uint32_t n_candidates = family->candidates(quant);
-    struct group_scale candidate;
-    float least = HUGE_VALF;
-    if (!family->candidate(quant, range, 0, scale)) return false;
-    for (uint32_t i = 0; n_candidates > 1 && i < n_candidates; i++) {
-        struct error_sum sum = { .x = x, .weight = weight, .n = n, .limit = least };
-        if (!family->candidate(quant, range, i, &candidate)) continue;
-        family->error(quant, kernels, range, &candidate, &sum);
-        if (sum.total < least) *scale = candidate;
-        if (sum.total < least) least = sum.total;
+    uint32_t best = 0;
+    struct error_sum sum = { .x = x, .weight = weight, .n = n, .limit = HUGE_VALF };
+    if (n_candidates == 1 || !family->candidate(quant, range, 0, scale)) return family->candidate(quant, range, 0, scale);
+    for (uint32_t i = 0; i < n_candidates; i++) {
+        if (!family->candidate(quant, range, i, scale)) continue;
+        family->error(quant, kernels, range, scale, &sum);
+        best = sum.total < sum.limit ? i : best; /* without a branch: nobody can predict it */
+        sum.limit = sum.total < sum.limit ? sum.total : sum.limit;
     }
-    return true;
+    return family->candidate(quant, range, best, scale);
 }
 
 /* Scales of the groups of n weights; returns how many were found before one overflowed. */

@@ -18,8 +18,8 @@
 #include "number/format.h"
 #include "number/metric.h"
 
-/* An error to be summed: over n weights x with importance weight (or NULL), the first of which stands in lane first mod 16; differences are multiplied by unit. Begins with the lanes
- * as they are, ends with them and their sum in total; may end early, with a lower bound of both, as soon as total has reached limit. */
+/* An error to be summed: over n weights x with importance weight (or NULL), differences multiplied by unit. first counts the weights summed in earlier calls: the lanes go on from
+ * there, or begin at 0 when it is 0. total is the sum of the lanes. A family that sees that total will be at least limit may leave it at that. */
 struct error_sum {
     const float *x, *weight;
     size_t n;

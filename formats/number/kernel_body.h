@@ -99,26 +99,10 @@ static KERNEL_TARGET void KERNEL(decode)(const struct elem *elem, const struct g
 
 /* ---- errors --------------------------------------------------------------------------------------------------------------------- */
 
-/* Integers, nearest-even, n a multiple of 16: x times 1 / value rounds like x / value unless it comes close to a tie; then all is done again with the division. */
+/* Integers, nearest-even, without importance; n a multiple of 16. */
 static inline KERNEL_TARGET void KERNEL(add_terms_int)(const struct coding_scale *scale, float unit, size_t n, const float *x, float lanes[CHUNK])
 {
-    const float value = scale->value, low = scale->low, high = scale->high, inverse = 1.0f / value;
-    float sums[CHUNK], doubts[CHUNK] = { 0 };
-    memcpy(sums, lanes, sizeof sums);
-    for (size_t i = 0; i < n; i += CHUNK)
-        for (size_t j = 0; j < CHUNK; j++) {
-            float u = clamp(x[i + j] * inverse, low, high), q = round_even(u), doubt = fabsf(u - q);
-            float d = (x[i + j] - q * value) * unit;
-            sums[j] += d * d;
-            doubts[j] = doubt > doubts[j] ? doubt : doubts[j];
-        }
-    int32_t worst = 0;
-    LANES
-    for (size_t j = 0; j < CHUNK; j++) worst = (int32_t)f32_bits(doubts[j]) > worst ? (int32_t)f32_bits(doubts[j]) : worst;
-    if (f32_from_bits((uint32_t)worst) < 0.5f - 0x1p-12f && value > 0x1p-100f && value < 0x1p100f) {
-        memcpy(lanes, sums, sizeof sums);
-        return;
-    }
+    const float value = scale->value, low = scale->low, high = scale->high;
     for (size_t i = 0; i < n; i += CHUNK)
         LANES
         for (size_t j = 0; j < CHUNK; j++) lanes[j] += term_int(x[i + j], value, low, high, unit);
@@ -143,16 +127,16 @@ static KERNEL_TARGET void KERNEL(error)(const struct elem *elem, enum rounding r
     const ptrdiff_t n = (ptrdiff_t)sum->n, start = -(ptrdiff_t)(sum->first % CHUNK);
     const bool simple = !coding.is_float && !sum->weight && rounding == ROUND_NEAREST_EVEN;
     float lanes[CHUNK], padded_x[RUN], padded_weight[RUN];
-    memcpy(lanes, sum->lanes, sizeof lanes);
+    memset(lanes, 0, sizeof lanes);
+    if (sum->first > 0) memcpy(lanes, sum->lanes, sizeof lanes);
     for (ptrdiff_t i = start; i < n; i += RUN) {
         const size_t count = n - i < RUN ? (size_t)(n - i + CHUNK - 1) / CHUNK * CHUNK : RUN;
         const float *x = run_at(sum->x, n, i, count, padded_x), *weight = sum->weight ? run_at(sum->weight, n, i, count, padded_weight) : NULL;
         if (simple) KERNEL(add_terms_int)(&coding_scale, sum->unit, count, x, lanes);
         else KERNEL(add_terms)(&coding, &coding_scale, sum->unit, count, x, weight, lanes);
-        sum->total = chunk_sum(lanes);
-        if (sum->total >= sum->limit) break;
     }
     memcpy(sum->lanes, lanes, sizeof lanes);
+    sum->total = chunk_sum(lanes);
 }
 
 static inline KERNEL_TARGET void KERNEL(search)(const struct elem *elem, const struct groups *groups, const struct range *ranges, const float *x, int8_t *steps)
@@ -186,7 +170,7 @@ static inline KERNEL_TARGET void KERNEL(search)(const struct elem *elem, const s
 
 /* ---- measuring ------------------------------------------------------------------------------------------------------------------ */
 
-/* Sums of one block of at most MEASURE_BLOCK weights, in f32: exact enough while no square leaves the range of f32. */
+/* Sums of one block of at most MEASURE_BLOCK weights, in f32 (their errors are independent and average out): false when squares left the range of f32. */
 static inline KERNEL_TARGET bool KERNEL(measure_block)(const float *x, const float *y, size_t n, struct measure *part)
 {
     float xx[CHUNK] = { 0 }, yy[CHUNK] = { 0 }, dd[CHUNK] = { 0 }, worst[CHUNK] = { 0 }, padded_x[CHUNK], padded_y[CHUNK];
@@ -216,7 +200,7 @@ static KERNEL_TARGET void KERNEL(measure)(const float *x, const float *y, size_t
         size_t count = n - i < MEASURE_BLOCK ? n - i : MEASURE_BLOCK;
         struct measure part = { .n = count };
         if (!KERNEL(measure_block)(x + i, y + i, count, &part)) measure_exact(x + i, y + i, count, &part);
-        part.sum_xy = (part.sum_xx + part.sum_yy - part.sum_dd) / 2;
+        else part.sum_xy = (part.sum_xx + part.sum_yy - part.sum_dd) / 2; /* d^2 = x^2 - 2xy + y^2 */
         measure_add(measure, &part);
     }
 }

@@ -2,7 +2,8 @@
  *
  * Drawing, one group of mxfp4_bf16 with AVX2: 32 BF16 = 2 registers of 16 x 16 bits -> |x| -> maximum -> scale byte -> 7 compares and subtractions -> codes 0 .. 7 with the sign as
  * bit 3 -> pairs by multiply-add (low + 16 * high) -> 16 bytes.
- * Why this way: function-level targets, so one binary runs everywhere; integer compares are exact, there is nothing to round.
+ * Why this way: function-level targets, so one binary runs everywhere. Overridden are only the slots that compilers do not get right from plain C: those of MXFP4, whose integer compares are
+ * exact, and the MX search, which does the operations of chunk.h one by one. What AVX2 does well serves AVX-512 too.
  * Corner cases: as the portable kernel, which the tests compare bit for bit; groups with scale bytes below 3 go the generic way.
  * Reference: NUMERICS.md 3. Worked number: see mxfp4_bf16.h.
  */
