@@ -7,8 +7,7 @@
 #
 # LLMQ_PEERS_VENV   the virtual environment (default build-peers/venv); made when it is missing or was made for another list of packages
 # PYTHON            the Python it is made from (default python3)
-# pip's own settings apply. Where the plain index serves torch with CUDA (gigabytes), set
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu: pip then takes 2.13.0+cpu.
+# pip's own settings apply. Where its index serves torch with CUDA (gigabytes), point pip at one that has the CPU build.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/packages.sh
