@@ -178,12 +178,18 @@ def unique_object(pairs):
 
 def plain_integer(text):
     check(text.isdigit(), "index: {} is not digits only", text)
-    check(len(text) <= 16 and int(text) <= MAX_NUMBER, "index: {} is more than 2^53 - 1", text)
-    return int(text)
+    return int(text[:40])  # a longer one is beyond every limit anyway
 
 
 def no_such_number(text):
     raise LlmqError(f"index: {text} is not a plain decimal integer")
+
+
+def check_strings(text):
+    """Refuses U+0000 and lone surrogates, which JSON can write as escapes."""
+    check("\\u0000" not in text.replace("\\\\", ""), "index: U+0000 in a string")
+    pairs = re.sub(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..", "", text.replace("\\\\", ""))
+    check(not re.search(r"\\u[dD][89a-fA-F]", pairs), "index: a lone surrogate in a string")
 
 
 def nesting(value):
@@ -199,7 +205,9 @@ def nesting(value):
 
 def parse_index(text):
     try:
-        index = json.loads(text.decode("utf-8"), object_pairs_hook=unique_object, parse_int=plain_integer,
+        text = text.decode("utf-8")
+        check_strings(text)
+        index = json.loads(text, object_pairs_hook=unique_object, parse_int=plain_integer,
                            parse_float=no_such_number, parse_constant=no_such_number)
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise LlmqError(f"index: {error}") from None
@@ -212,13 +220,19 @@ def member(node, key, kind, what):
     """A member that must be there and of this type (int: a number, never true or false)."""
     check(key in node, "{}: member '{}' is missing", what, key)
     check(type(node[key]) is kind, "{}: member '{}' is not a {}", what, key, kind.__name__)
+    check(kind is not int or node[key] <= MAX_NUMBER, "{}: member '{}' is more than 2^53 - 1", what, key)
     return node[key]
+
+
+def optional(node, key, kind, absent, what):
+    """A member that may be missing, else of this type."""
+    return member(node, key, kind, what) if key in node else absent
 
 
 def numbers(node, key, count, what):
     """A member that is an array of numbers; count None: any length."""
     values = member(node, key, list, what)
-    check(all(type(v) is int for v in values), "{}: '{}' holds something that is no number", what, key)
+    check(all(type(v) is int and v <= MAX_NUMBER for v in values), "{}: '{}' holds something that is no number up to 2^53 - 1", what, key)
     check(count is None or len(values) == count, "{}: '{}' does not hold {} numbers", what, key, count)
     return values
 
@@ -231,24 +245,25 @@ class Format:
     def __init__(self, name, node):
         self.name, self.what = name, f"format '{name}'"
         check(isinstance(node, dict), "{}: not an object", self.what)
-        self.family = member(node, "family", str, self.what)
+        self.family = optional(node, "family", str, "", self.what)
+        optional(node, "element", str, "", self.what)
         self.known = self.family in ("mx", "affine")
         if self.known:
             self._read(node)
 
     def _read(self, node):
-        def fact(key, kind, absent):
-            return member(node, key, kind, self.what) if key in node else absent
-
-        self.bits = member(node, "bits", int, self.what)
-        self.exponent_bits, self.mantissa_bits = fact("exponent_bits", int, 0), fact("mantissa_bits", int, 0)
-        self.bias, self.fraction_bits = fact("bias", int, 0), fact("fraction_bits", int, 0)
-        self.signed, self.zero_point = fact("signed", bool, False), fact("zero_point", bool, False)
-        self.special = fact("special", str, "none")
+        what = self.what
+        self.bits = member(node, "bits", int, what)
+        self.exponent_bits, self.mantissa_bits = optional(node, "exponent_bits", int, 0, what), optional(node, "mantissa_bits", int, 0, what)
+        self.fraction_bits = optional(node, "fraction_bits", int, 0, what)
+        self.zero_point = optional(node, "zero_point", bool, False, what)
+        self.special = optional(node, "special", str, "none", what)
+        self.bias = member(node, "bias", int, what) if self.exponent_bits else 0
+        self.signed = not self.exponent_bits and member(node, "signed", bool, what)
         check(1 <= self.bits <= 16, "{}: {} bits", self.what, self.bits)
         check(self.special in ("none", "nan", "ieee"), "{}: unknown special '{}'", self.what, self.special)
         check(self.family == "affine" or not self.zero_point, "{}: zero points belong to family affine", self.what)
-        check(self.family == "mx" or not self.exponent_bits, "{}: float elements belong to family mx", self.what)
+        check(self.family == "mx" or not (self.exponent_bits or self.fraction_bits), "{}: affine elements are integers", self.what)
         check(self.fraction_bits <= 64 and self.bias < 1 << 16, "{}: facts beyond reason", self.what)
         if self.exponent_bits:
             check(1 + self.exponent_bits + self.mantissa_bits == self.bits, "{}: sign, exponent and mantissa are not {} bits", self.what, self.bits)
@@ -371,6 +386,9 @@ class Plane:
         return [min(step, self.row_bytes - at) for at in range(0, self.row_bytes, step)] * rows
 
     def load(self, shard):
+        if self.offset is not None:
+            align = shard.header.align if self.nbytes >= shard.header.align else 64
+            check(self.offset % align == 0, "{}: its offset {} is not a multiple of {}", self.what, self.offset, align)
         self.data = shard.take_chunks(self.chunks[0], self.tile_sizes(), self.offset, self.what)
         check(len(self.data) == self.nbytes, "{}: {} bytes, not {}", self.what, len(self.data), self.nbytes)
         self.fields = unpack_fields(self.data, *self.shape, self.bits, self.what)
@@ -384,7 +402,7 @@ class Tensor:
         check(isinstance(node, dict), "{}: not an object", what)
         self.name = name
         self.shape = tuple(numbers(node, "shape", None, what))
-        self.role = member(node, "role", str, what)
+        self.role = optional(node, "role", str, "other", what)
         self.dtype = member(node, "dtype", str, what)
         self.source_digest = member(node, "source_digest", str, what)
         self.tile = tuple(numbers(node, "tile", 2, what))
@@ -410,6 +428,7 @@ class Tensor:
         self.rows = product(self.shape[:-1])
         check(self.rows * self.cols * bits < 1 << 63 and self.rows < 1 << 63, "{}: too large", self.what)
         if bits < 8:
+            check(self.count * bits % 8 == 0, "{}: {} elements of {} bits are no whole bytes", self.what, self.count, bits)
             self.rows, self.cols = 1, ceil_div(self.count * bits, 8)
 
     def _expect_plane(self, plane, bits, shape):
@@ -430,14 +449,14 @@ class Tensor:
         check(self.count > 0, "{}: quantised, but without weights", what)
         self.facts = formats[self.format]
         self.group = node.get("group")
-        self.scale = member(node, "scale", str, what)
-        self.scale_rule, self.rounding = node.get("scale_rule"), node.get("rounding")
-        if not self.facts.known:
+        self.scale = optional(node, "scale", str, "", what)
+        self.scale_rule, self.rounding = optional(node, "scale_rule", str, None, what), optional(node, "rounding", str, None, what)
+        self.known = self.facts.known and self.scale in SCALE_BITS
+        if not self.known:
             return
         numeric = type(self.group) is int and self.group >= 1
         check(numeric or self.group in ("channel", "tensor"), "{}: group {}", what, self.group)
         check(member(node, "axis", int, what) == max(0, len(self.shape) - 1), "{}: groups do not run along the last dim", what)
-        check(self.scale in SCALE_BITS, "{}: unknown type of scales '{}'", what, self.scale)
         names = ["codes", "scales", "zeros"] if self.facts.zero_point else ["codes", "scales"]
         check(list(self.planes) == names, "{}: planes {}, not {}", what, list(self.planes), names)
         self._expect_plane(self.planes["codes"], self.facts.bits, (self.rows, self.cols))
@@ -501,7 +520,7 @@ class Tensor:
             check(DTYPE_BITS[self.dtype] >= 8, "{}: dtype {} has no values here", self.what, self.dtype)
             fields = self.planes["data"].fields if "data" in self.planes else self._joined()
             return kept_values(self.dtype, fields).reshape(self.shape)
-        check(self.facts.known, "{}: unknown family '{}'", self.what, self.facts.family)
+        check(self.known, "{}: unknown family '{}' or type of scales '{}'", self.what, self.facts.family, self.scale)
         scales = self._spread(scale_values(self.scale, self.planes["scales"].fields))
         values = self.facts.values()[self.planes["codes"].fields]
         if self.facts.zero_point:
@@ -546,7 +565,7 @@ class Shard:
             tensor.load(self)
         unowned = [i for i, owner in enumerate(self.owners) if owner is None]
         check(not unowned, "chunk {} belongs to no plane and no blob", unowned[:1])
-        self._check_layout()
+        self._check_padding()
 
     def _read_index(self):
         offset, stored, raw = self.trailer[:3]
@@ -557,7 +576,7 @@ class Shard:
         self.index = parse_index(text)
         for key in ("metadata", "formats", "blobs", "tensors"):
             check(type(self.index.get(key, {})) is dict, "index: '{}' is not an object", key)
-        self.writer = self.index.get("writer")
+        self.writer = optional(self.index, "writer", str, "", "index")
         self.metadata = self.index.get("metadata", {})
         check(all(type(v) is str for v in self.metadata.values()), "index: metadata holds something that is no string")
         first = self.header.shard_index == 0
@@ -601,17 +620,23 @@ class Shard:
         check(chunk.stored < size, "{}: not smaller than what it gives", what)
         return unzstd(stored, size, what)
 
-    def _check_layout(self):
-        """The parts lie as section 1 draws them: raw planes in order and aligned, zeros between, chunks back to back."""
+    def _check_padding(self):
+        """Whatever lies before the index and in no chunk is zero."""
         at = HEADER_BYTES
-        mapped = [p for t in self.tensors.values() for p in t.planes.values() if p.offset is not None]
+        for chunk in sorted(self.chunks):
+            check(not any(self.data[at:chunk.offset]), "the bytes {} .. {} belong to no chunk and are not zero", at, chunk.offset)
+            at = chunk.offset + chunk.stored
+        check(not any(self.data[at:self.trailer.index_offset]), "the bytes {} .. belong to no chunk and are not zero", at)
+
+    def check_layout(self):
+        """What a writer must do and a reader need not check: raw planes in order and aligned, then the chunks, back to back."""
+        at = HEADER_BYTES
         in_place = set()
-        for plane in mapped:
+        for plane in (p for t in self.tensors.values() for p in t.planes.values() if p.offset is not None):
             align = self.header.align if plane.nbytes >= self.header.align else 64
-            begin = ceil_div(at, align) * align
-            check(plane.offset == begin, "{}: at byte {}, not {}", plane.what, plane.offset, begin)
-            check(not any(self.data[at:begin]), "padding before {} is not zero", plane.what)
-            at = begin + plane.nbytes
+            at = ceil_div(at, align) * align
+            check(plane.offset == at, "{}: at byte {}, not {}", plane.what, plane.offset, at)
+            at += plane.nbytes
             in_place.update(range(plane.chunks[0], sum(plane.chunks)))
         for chunk in sorted(c for i, c in enumerate(self.chunks) if i not in in_place):
             check(chunk.offset == at, "the chunk region has a gap at byte {}", at)
@@ -672,7 +697,7 @@ def read(path):
 def describe(tensor):
     stored = sum(p.nbytes for p in tensor.planes.values())
     text = tensor.format or "kept"
-    if tensor.format and tensor.facts.known:
+    if tensor.format and tensor.known:
         text += f" group={tensor.group} scale={tensor.scale} rule={tensor.scale_rule} rounding={tensor.rounding}"
     return f"{tensor.name}  {list(tensor.shape)} {tensor.dtype} {tensor.role}  {text}  {stored} bytes"
 
@@ -690,7 +715,7 @@ def print_listing(model):
 
 def decodable(model):
     def has_values(t):
-        return t.facts.known if t.format else DTYPE_BITS[t.dtype] >= 8 and t.dtype != "C64"
+        return t.known if t.format else DTYPE_BITS[t.dtype] >= 8 and t.dtype != "C64"
 
     return {name: t.decode() for name, t in model.tensors.items() if has_values(t)}
 

@@ -6,7 +6,7 @@ import unittest
 
 import numpy as np
 
-from cli_support import CliTest, LINEAR, TINY, random_weights, read_bytes, small_tensors, stored, write_bytes, write_folder, write_model
+from cli_support import CliTest, LINEAR, TINY, random_weights, read_bytes, small_tensors, write_bytes, write_folder, write_model
 
 
 def load(path):
@@ -42,7 +42,7 @@ class Verify(CliTest):
             data = bytearray(self.whole)
             data[at] ^= 1 << rng.randrange(8)
             with self.subTest(at):
-                self.damage(bytes(data), code=1 if at in range(8, 10) else 3)  # a changed version is a version of the future, which cannot be judged
+                self.damage(bytes(data))
 
     def test_truncated_and_extended(self):
         for n in (16, 100, len(self.whole) // 2, len(self.whole) - 1):

@@ -8,7 +8,7 @@ import unittest
 
 import numpy as np
 
-from cli_support import (CliTest, FORMATS, LINEAR, PROGRAM, SHARED, TINY, environment, random_weights, read_bytes, run, skip_aloud, small_tensors, write_folder, write_model)
+from cli_support import (CliTest, FORMATS, LINEAR, PROGRAM, SHARED, TINY, random_weights, read_bytes, run, skip_aloud, write_folder, write_model)
 
 
 def digest(path):
@@ -179,7 +179,7 @@ class SameBytes(CliTest):
             self.ok(*base, "--threads", "1")
             expected = digest(self.path("x.llmq"))
             runs = [(["--threads", "2"], {}), (["--threads", "7"], {}), (["--threads", "7", "--max-ram", "8M"], {}), (["--max-ram", "512M"], {}), (["--measure", "off"], {}),
-                    ([], {"LLMQ_KERNELS": "reference"}), ([], {"HOME": None, "TMPDIR": None, "PATH": None}), ([], {"LC_ALL": "en_US.UTF-8", "LANG": "de_DE.UTF-8"}),
+                    ([], {"LLMQ_KERNELS": "portable"}), ([], {"LLMQ_KERNELS": "avx2"}), ([], {"HOME": None, "TMPDIR": None, "PATH": None}), ([], {"LC_ALL": "en_US.UTF-8", "LANG": "de_DE.UTF-8"}),
                     ([], {"TMPDIR": "/nonexistent", "TZ": "Asia/Tokyo"})]
             for options, env in runs:
                 with self.subTest(f"{fmt} {options} {env}"):

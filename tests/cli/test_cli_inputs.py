@@ -12,7 +12,7 @@ import zipfile
 
 import numpy as np
 
-from cli_support import (CliTest, PROGRAM, SHARED, environment, finish, header_of, random_weights, read_bytes, run, skip_aloud, small_tensors, start, stored, wait_for, write_bytes,
+from cli_support import (CliTest, PROGRAM, SHARED, environment, finish, header_of, random_weights, read_bytes, skip_aloud, small_tensors, start, wait_for, write_bytes,
                          write_folder, write_index, write_model)
 
 
@@ -41,7 +41,7 @@ class NoModel(CliTest):
         for name, data, needle in (("empty.safetensors", b"", "is empty"), ("short.safetensors", b"1234567", "shorter than 8 bytes"),
                                    ("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4976698672\n", "git-LFS pointer"),
                                    ("page.safetensors", b"<!DOCTYPE html>\n<html><title>404</title></html>", "web page"), ("page2.safetensors", b"\n  <HTML>no</HTML>", "web page"),
-                                   ("pytorch_model.bin", zipped.getvalue(), "PyTorch (zip)"), ("old.bin", pickle.dumps({"a": 1}), "pickle"), ("m.gguf", b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "GGUF"),
+                                   ("pytorch_model.bin", zipped.getvalue(), "PyTorch (zip)"), ("old.bin", pickle.dumps({"a": 1}), "pickle"), ("m.gguf", b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "GGUF version 9"),
                                    ("m.safetensors", b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "GGUF"), ("a.npy", b"\x93NUMPY\1\0v\0" + b" " * 100, "NumPy"), ("h.h5", b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5"),
                                    ("g.gz", b"\x1f\x8b\x08\0" + bytes(20), "gzip"), ("z.zst", b"\x28\xb5\x2f\xfd" + bytes(20), "zstd"), ("config.json", b'{"a": 1}', "JSON"),
                                    ("noise", bytes(range(255, 0, -1)) * 4, ""), ("text.txt", b"hello, this is no model at all\n", "")):
@@ -168,6 +168,19 @@ class Folders(CliTest):
             write_index(self.path("m"), {"a.q_proj.weight": name})
             with self.subTest(name[:40]):
                 self.bad("m", args=["plan", "--in", "m", "--format", "int4"])
+
+    def test_nothing_outside_the_folder_is_opened(self):
+        if not shutil.which("strace"):
+            skip_aloud(self, "no strace")
+        write_folder(self.path("m"), shards=2)
+        write_model(self.path("secret.safetensors"), {"a.q_proj.weight": ("F32", (4, 4), np.ones((4, 4)))})
+        for name in ("../secret.safetensors", self.path("secret.safetensors"), "../m/../secret.safetensors"):
+            write_index(self.path("m"), {"a.q_proj.weight": name})
+            done = subprocess.run(["strace", "-f", "-e", "trace=open,openat,openat2", PROGRAM, "plan", "--in", "m", "--format", "int4"], cwd=self.dir, env=environment(ASAN_OPTIONS="detect_leaks=0"), capture_output=True, text=True)
+            if "llmq plan: " not in done.stderr:
+                skip_aloud(self, f"strace does not work here: {done.stderr[-200:]}")
+            self.assertEqual(done.returncode, 1)
+            self.assertFalse([l for l in done.stderr.splitlines() if "open" in l.split("(")[0] and "secret" in l])
 
     def test_a_cache_of_links_is_a_model(self):
         write_folder(self.path("blobs"), shards=3)

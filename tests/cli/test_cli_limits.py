@@ -6,7 +6,7 @@ import shutil
 import time
 import unittest
 
-from cli_support import CliTest, LIGHT, PROGRAM, environment, random_weights, skip_aloud, start, stored, wait_for, write_model
+from cli_support import CliTest, LIGHT, random_weights, skip_aloud, start, stored, wait_for, write_model
 
 MEBI = 1 << 20
 F_SETPIPE_SZ = 1031
@@ -77,7 +77,7 @@ class Memory(CliTest):
 
     def test_one_tensor_of_a_gigabyte(self):
         self.sparse("one.safetensors", {"model.layers.0.mlp.up_proj.weight": (131072, 4096)})
-        self.converted("one tensor of 1 GiB", "one.safetensors", ["--format", "mxfp4:rule=floor"])
+        self.converted("one tensor of 1 GiB", "one.safetensors", ["--format", "int4"])
 
     def test_one_tensor_with_one_scale(self):
         self.sparse("one.safetensors", {"model.layers.0.mlp.up_proj.weight": (4, 1 << 24)})
@@ -88,7 +88,7 @@ class Memory(CliTest):
         shapes = {f"model.layers.{i}.mlp.up_proj.weight": (512, 512) for i in range(1990)}
         shapes["model.embed_tokens.weight"] = (2048, 4096)
         self.sparse("many.safetensors", shapes)
-        self.converted("1991 tensors, 1 GiB", "many.safetensors", ["--format", "mxfp4:rule=floor"])
+        self.converted("1991 tensors, 1 GiB", "many.safetensors", ["--format", "int4"])
 
     def test_many_tensors_without_compression(self):
         self.sparse("many.safetensors", {f"model.layers.{i}.mlp.up_proj.weight": (128, 256) for i in range(2000)})
@@ -96,7 +96,7 @@ class Memory(CliTest):
 
     def test_the_other_commands(self):
         self.sparse("m.safetensors", {f"model.layers.{i}.mlp.up_proj.weight": (4096, 4096) for i in range(3)})
-        self.ok("convert", "--in", "m.safetensors", "--format", "mxfp4:rule=floor", "--out", "x.llmq", "--quiet")
+        self.ok("convert", "--in", "m.safetensors", "--format", "int4", "--out", "x.llmq", "--quiet")
         for budget in (8, 32):
             for args in (["inspect", "m.safetensors", "--scan"], ["verify", "x.llmq"], ["compare", "--in", "m.safetensors", "--against", "x.llmq"],
                          ["dequantize", "--in", "x.llmq", "--out", "y.safetensors", "--force"]):
@@ -106,7 +106,7 @@ class Memory(CliTest):
         peaks = []
         for n in (1, 8):
             self.sparse("m.safetensors", {f"model.layers.{i}.mlp.up_proj.weight": (2048, 4096) for i in range(n)})
-            peaks.append(self.check(f"{n} tensors of 16 MiB", 16, "convert", "--in", "m.safetensors", "--format", "mxfp4:rule=floor", "--threads", "2", "--out", "x.llmq", "--force")[0])
+            peaks.append(self.check(f"{n} tensors of 16 MiB", 16, "convert", "--in", "m.safetensors", "--format", "int4", "--threads", "2", "--out", "x.llmq", "--force")[0])
         self.assertLess(peaks[1], peaks[0] * 1.1)
 
 

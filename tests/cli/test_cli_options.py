@@ -4,7 +4,7 @@ import os
 import re
 import unittest
 
-from cli_support import COMMANDS, CliTest, FORMATS, PROGRAM, TINY, environment, read_bytes, run, write_bytes, write_folder, write_model, small_tensors
+from cli_support import COMMANDS, CliTest, FORMATS, TINY, read_bytes, run, write_bytes, write_folder, write_model, small_tensors
 
 COMMON = {"threads", "max-ram", "json", "quiet", "progress"}
 PLANS = {"in", "out", "format", "group-size", "scale-rule", "scale-dtype", "rounding", "rule", "keep", "recipe", "nonfinite", "compress", "split-size", "align", "force"}

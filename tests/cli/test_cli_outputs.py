@@ -8,9 +8,7 @@ import subprocess
 import time
 import unittest
 
-import numpy as np
-
-from cli_support import (CliTest, LIGHT, PROGRAM, TINY, environment, finish, random_weights, read_bytes, run, skip_aloud, small_tensors, start, wait_for, write_bytes, write_folder,
+from cli_support import (CliTest, LIGHT, PROGRAM, TINY, environment, finish, random_weights, read_bytes, run, skip_aloud, start, wait_for, write_bytes, write_folder,
                          write_model)
 
 NOBODY = 65534
