@@ -59,7 +59,7 @@ static struct plane shape_of(const struct comparison *c, size_t i)
     const struct container *sides[] = { c->right, c->left };
     size_t indexes[] = { c->partner[i], i };
     for (size_t k = 0; k < 2; k++)
-        if (indexes[k] != SIZE_MAX && sides[k]->tensors[indexes[k]].quantised) {
+        if (indexes[k] != SIZE_MAX && sides[k]->tensors[indexes[k]].quantised && llmq_is(sides[k])) {
             const struct llmq_entry *entry = llmq_entry_of(sides[k], indexes[k]);
             plane.tile_rows = entry->tile_rows;
             plane.tile_cols = entry->tile_cols;

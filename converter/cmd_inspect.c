@@ -28,19 +28,9 @@ static const char *role_of(const struct inspection *in, size_t i)
     return in->roles ? roles_of(in->roles, in->container->tensors[i].name)->name : llmq_entry_of(in->container, i)->role;
 }
 
-static const char *format_of(const struct inspection *in, size_t i)
+static const char *format_of(const struct tensor *tensor)
 {
-    const struct llmq_entry *entry = llmq_is(in->container) ? llmq_entry_of(in->container, i) : NULL;
-    return entry && entry->format ? entry->format : in->container->tensors[i].dtype->name;
-}
-
-static uint64_t stored_nbytes(const struct inspection *in, size_t i)
-{
-    if (!llmq_is(in->container)) return in->container->tensors[i].nbytes;
-    const struct llmq_entry *entry = llmq_entry_of(in->container, i);
-    uint64_t total = 0;
-    for (uint32_t k = 0; k < entry->n_planes; k++) total += plane_nbytes(&entry->planes[k].plane);
-    return total;
+    return tensor->format ? tensor->format : tensor->dtype->name;
 }
 
 /* ---- text ----------------------------------------------------------------------------------------------------------------------- */
@@ -49,8 +39,8 @@ static void text_tensor(const struct inspection *in, size_t i)
 {
     const struct tensor *tensor = &in->container->tensors[i];
     char name[49], dims[64], bytes[24];
-    printf("  %-48s %-9s %-18s %-11s %9s", show_name(tensor->name, name, 48), role_of(in, i), show_dims(tensor, dims, sizeof dims), format_of(in, i),
-           show_bytes(stored_nbytes(in, i), bytes));
+    printf("  %-48s %-9s %-18s %-11s %9s", show_name(tensor->name, name, 48), role_of(in, i), show_dims(tensor, dims, sizeof dims), format_of(tensor),
+           show_bytes(tensor->stored_nbytes, bytes));
     if (in->scans && in->scans[i].n_weights) {
         const struct scan *scan = &in->scans[i];
         printf("  %12.5g .. %-12.5g zeros %llu NaN %llu Inf %llu", (double)scan->min, (double)scan->max, (unsigned long long)scan->n_zero, (unsigned long long)scan->n_nan,
@@ -67,7 +57,7 @@ static void text_summary(const struct inspection *in)
     char a[24], b[24];
     for (size_t i = 0; i < container->n_tensors; i++) {
         weights += container->tensors[i].n_weights;
-        nbytes += stored_nbytes(in, i);
+        nbytes += container->tensors[i].stored_nbytes;
         bad += in->scans && in->scans[i].n_nan + in->scans[i].n_inf > 0;
     }
     for (size_t i = 0; i < container->n_files; i++) file_nbytes += container->files[i].nbytes;
@@ -126,8 +116,8 @@ static void json_tensor(const struct inspection *in, size_t i)
     printf(",\"shape\":");
     print_json_dims(stdout, tensor);
     printf(",\"dtype\":\"%s\",\"format\":", tensor->dtype->name);
-    print_json_string(stdout, tensor->quantised ? format_of(in, i) : NULL);
-    printf(",\"nbytes\":%llu", (unsigned long long)stored_nbytes(in, i));
+    print_json_string(stdout, tensor->format);
+    printf(",\"nbytes\":%llu", (unsigned long long)tensor->stored_nbytes);
     if (llmq_is(in->container)) json_quantised(llmq_entry_of(in->container, i));
     if (in->scans && in->scans[i].n_weights) json_scan(&in->scans[i]);
     printf("}");

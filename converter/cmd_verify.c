@@ -107,15 +107,32 @@ static bool begins_as_container(const struct app *app, const char *path)
     return is_container;
 }
 
-enum status cmd_verify(struct app *app, struct err *err)
+static void print_failure(const char *path, const struct err *err)
+{
+    printf("{\"path\":");
+    print_json_string(stdout, path);
+    printf(",\"ok\":false,\"error\":");
+    print_json_string(stdout, err->text);
+    printf("}\n");
+}
+
+/* Opens and checks; ERR_MISMATCH for every kind of damage. */
+static enum status verify_path(struct app *app, const char *path, struct err *err)
 {
     struct container *container = NULL;
-    if (app->settings.n_arguments != 1) return err_set(err, ERR_USAGE, app->settings.n_arguments ? "one file at a time" : "which file?");
-    enum status status = container_open(app->io, app->settings.arguments[0], &container, err);
-    if (status) return status == ERR_DATA && begins_as_container(app, app->settings.arguments[0]) ? (err->code = ERR_MISMATCH) : status;
+    enum status status = container_open(app->io, path, &container, err);
+    if (status) return status == ERR_DATA && begins_as_container(app, path) ? (err->code = ERR_MISMATCH) : status;
     if (!llmq_is(container)) status = err_set(err, ERR_UNSUPPORTED, "'%s' is no .llmq container; only these carry checksums", container->path);
     else status = verify_opened(app, container, err);
     if (!status) print_result(app, container);
     container_close(container);
     return status == ERR_DATA ? (err->code = ERR_MISMATCH) : status;
+}
+
+enum status cmd_verify(struct app *app, struct err *err)
+{
+    if (app->settings.n_arguments != 1) return err_set(err, ERR_USAGE, app->settings.n_arguments ? "one file at a time" : "which file?");
+    enum status status = verify_path(app, app->settings.arguments[0], err);
+    if (status == ERR_MISMATCH && settings_flag(&app->settings, SET_JSON)) print_failure(app->settings.arguments[0], err);
+    return status;
 }

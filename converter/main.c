@@ -110,11 +110,15 @@ static int finish(int code)
 static int run_command(const struct command *command, int argc, char **argv)
 {
     struct err err = { OK, "" };
-    struct app app = { .io = &io_system, .kernels = kernels_select(getenv("LLMQ_KERNELS")), .stop = &stop_signal, .config_override = getenv("LLMQ_CONFIG") };
+    const char *wanted = getenv("LLMQ_KERNELS");
+    struct app app = { .io = &io_system, .kernels = kernels_select(wanted), .stop = &stop_signal, .config_override = getenv("LLMQ_CONFIG") };
     bool help;
     enum status status = settings_parse(&app.settings, command->bit, argc, argv, &help, &err);
     if (status == OK && help) print_command_help(command);
-    else if (status == OK) status = command->run(&app, &err);
+    else if (status == OK) {
+        if (wanted && *wanted && strcmp(wanted, app.kernels->name) != 0) app_note(&app, "LLMQ_KERNELS=%s: not on this processor, using %s", wanted, app.kernels->name);
+        status = command->run(&app, &err);
+    }
     settings_free(&app.settings);
     if (status) print_sentence(command->name, err.text);
     if (status == ERR_USAGE) fprintf(stderr, "usage: llmq %s %s (llmq %s --help says more)\n", command->name, command->usage, command->name);

@@ -126,7 +126,7 @@ static const struct folder {
     { "only PyTorch", { "pytorch_model.bin=x", "config.json={}" }, ERR_UNSUPPORTED, "only PyTorch files ('pytorch_model.bin')", 0 },
     { "only sharded PyTorch", { "pytorch_model-1.bin=x", "pytorch_model.bin.index.json={}" }, ERR_UNSUPPORTED, "only PyTorch files", 0 },
     { "only .pth", { "consolidated.00.pth=x" }, ERR_UNSUPPORTED, "only PyTorch files ('consolidated.00.pth')", 0 },
-    { "only GGUF", { "m-q4.gguf=x", "n.gguf=x" }, ERR_UNSUPPORTED, "only GGUF files ('m-q4.gguf', 'n.gguf'); GGUF is not supported yet", 0 },
+    { "only GGUF", { "m-q4.gguf=x", "n.gguf=x" }, ERR_UNSUPPORTED, "only GGUF files ('m-q4.gguf', 'n.gguf'): give the file itself", 0 },
     { "only TensorFlow", { "tf_model.h5=x" }, ERR_UNSUPPORTED, "only TensorFlow files", 0 },
     { "only Flax", { "flax_model.msgpack=x" }, ERR_UNSUPPORTED, "only Flax files", 0 },
     { "only ONNX", { "model.onnx=x" }, ERR_UNSUPPORTED, "only ONNX files", 0 },

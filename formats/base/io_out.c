@@ -210,7 +210,7 @@ enum status outset_check_space(const struct outset *set, const char *path, uint6
     IO_RETRY(result, set->io->statvfs(dir, &fs));
     int number = errno;
     free(dir);
-    if (result < 0) return err_set_errno(err, number, "cannot ask for the free space for '%s'", io_name(path).text);
+    if (result < 0) return err_set_errno(err, number, "cannot write '%s' into its folder", io_name(path).text);
     uint64_t needed = UINT64_MAX, available = UINT64_MAX;
     size_add(nbytes, size_ceil_div(nbytes, 100) * 3, &needed);
     size_mul(fs.f_bavail, fs.f_frsize ? fs.f_frsize : fs.f_bsize, &available);

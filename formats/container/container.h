@@ -1,6 +1,6 @@
 /* container.h: what an opened model input is, whatever file it came from: a list of tensors, small files that travel along, and a way to read.
  *
- *   container_open(path) --probe--> safetensors | model folder or index | llmq  --> struct container --> container_read / container_read_f32
+ *   container_open(path) --probe--> safetensors | model folder or index | llmq | GGUF  --> struct container --> container_read / container_read_f32
  *
  * Why this way: the converter knows tensors, not files. Each container is one file of code behind struct container_ops, and one row in container.c's table.
  * Corner cases: tensors are listed in storage order (file by file, offset by offset), so that reading in list order is sequential; names are unique, non-empty
@@ -31,7 +31,9 @@ struct tensor {
     uint64_t n_weights; /* product of dims, 1 for a scalar */
     uint64_t offset; /* of its bytes in that file (plain tensors) */
     uint64_t nbytes; /* of its plain bytes: what container_read can read */
-    const void *quantised; /* NULL for a plain tensor; else the container's description (struct llmq_entry *), not readable with container_read */
+    const char *format; /* name of the stored format of a quantised tensor; NULL for a plain one */
+    uint64_t stored_nbytes; /* of what the file holds of it, scales included, before any compression */
+    const void *quantised; /* NULL for a plain tensor; else the container's own description of it; then container_read_f32 reads it, container_read does not */
 };
 
 /* Rows and columns of a tensor as the quantisers see it: the last dim is the input axis, all others are rows. A scalar is 1 x 1. */

@@ -580,7 +580,10 @@ static void settle(struct gguf_header *header)
         struct tensor *tensor = &header->tensors[i];
         tensor->offset += header->data_offset;
         tensor->dims = header->entries[i].dims;
-        tensor->quantised = header->entries[i].type->dtype ? NULL : &header->entries[i];
+        tensor->stored_nbytes = header->entries[i].nbytes;
+        if (header->entries[i].type->dtype) continue;
+        tensor->quantised = &header->entries[i];
+        tensor->format = header->entries[i].type->name;
     }
 }
 

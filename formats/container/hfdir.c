@@ -174,7 +174,7 @@ static const struct other_kind {
     const char *sentence;
 } other_kinds[] = {
     { ".llmq", ".llmq.index.json", "it has llmq files (%s): give the file itself" },
-    { ".gguf", ".gguf.index.json", "it has only GGUF files (%s); GGUF is not supported yet" },
+    { ".gguf", ".gguf.index.json", "it has only GGUF files (%s): give the file itself" },
     { ".bin", ".bin.index.json", "it has only PyTorch files (%s); llmq reads no pickles, convert them to safetensors first" },
     { ".pt", ".pt.index.json", "it has only PyTorch files (%s); llmq reads no pickles, convert them to safetensors first" },
     { ".pth", ".pth.index.json", "it has only PyTorch files (%s); llmq reads no pickles, convert them to safetensors first" },

@@ -568,11 +568,14 @@ static enum status read_tensor(struct parse *parse, const cJSON *item, struct te
     if (status != OK) return status;
     tensor->file = entry->shard = parse->shard->header.shard_index;
     tensor->offset = entry->planes[0].offset;
+    for (uint32_t p = 0; p < entry->n_planes; p++) tensor->stored_nbytes += plane_nbytes(&entry->planes[p].plane);
     entry->scale = entry->scale_rule = entry->rounding = "";
     if (!json_get(item, "format")) return check_kept(tensor, entry, err);
     tensor->quantised = entry;
     status = json_string(json_get(item, "format"), "format", &entry->format, err);
-    return status == OK ? read_quantised(parse, item, tensor, entry, err) : status;
+    if (status == OK) status = read_quantised(parse, item, tensor, entry, err);
+    tensor->format = entry->format;
+    return status;
 }
 
 static enum status grow_tensors(struct llmq_index *index, struct err *err)

@@ -145,7 +145,7 @@ static enum status check_size(const struct entry *entry, struct tensor *tensor, 
     if (has_zero) product = bits = 0;
     if (bits % 8 != 0) return err_set(err, ERR_DATA, "%llu bits are no whole number of bytes", (unsigned long long)bits);
     tensor->n_weights = product;
-    tensor->nbytes = bits / 8;
+    tensor->nbytes = tensor->stored_nbytes = bits / 8;
     uint64_t span = entry->span[1] - entry->span[0];
     if (span == tensor->nbytes) return OK;
     return err_set(err, ERR_DATA, "dtype and shape need %llu bytes, data_offsets has %llu", (unsigned long long)tensor->nbytes,

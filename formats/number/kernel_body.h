@@ -194,12 +194,20 @@ static inline KERNEL_TARGET bool KERNEL(measure_block)(const float *x, const flo
     return measure_in_range(part);
 }
 
+static inline KERNEL_TARGET bool KERNEL(all_zero)(const float *x, size_t n)
+{
+    struct range range = KERNEL(range)(x, n);
+    return range.min == 0.0f && range.max == 0.0f;
+}
+
 static KERNEL_TARGET void KERNEL(measure)(const float *x, const float *y, size_t n, struct measure *measure)
 {
     for (size_t i = 0; i < n; i += MEASURE_BLOCK) {
         size_t count = n - i < MEASURE_BLOCK ? n - i : MEASURE_BLOCK;
         struct measure part = { .n = count };
-        if (!KERNEL(measure_block)(x + i, y + i, count, &part)) measure_exact(x + i, y + i, count, &part);
+        bool fine = KERNEL(measure_block)(x + i, y + i, count, &part);
+        if (!fine && part.sum_xx == 0.0 && part.sum_yy == 0.0) fine = KERNEL(all_zero)(x + i, count) && KERNEL(all_zero)(y + i, count);
+        if (!fine) measure_exact(x + i, y + i, count, &part);
         else part.sum_xy = (part.sum_xx + part.sum_yy - part.sum_dd) / 2; /* d^2 = x^2 - 2xy + y^2 */
         measure_add(measure, &part);
     }
@@ -240,7 +248,7 @@ static inline KERNEL_TARGET bool KERNEL(mxfp4_bf16)(const uint8_t *stored, size_
         int b = mxfp4_scale_byte((uint32_t)amax, rule);
         scales[g] = (uint8_t)b;
         if (b >= 3) KERNEL(mxfp4_codes)(x, b, codes);
-        else mxfp4_codes_tiny(x, b, codes);
+        else mxfp4_codes_tiny(x, (uint32_t)amax, b, codes);
     }
     return worst < 0x7F80u;
 }

@@ -71,7 +71,7 @@ static AVX2 bool mxfp4_bf16_intrinsics(const uint8_t *stored, size_t n_groups, e
         if (b < 3) {
             uint16_t x[32];
             memcpy(x, stored, sizeof x);
-            mxfp4_codes_tiny(x, b, codes);
+            mxfp4_codes_tiny(x, amax, b, codes);
             continue;
         }
         __m256i limits[7];

@@ -26,8 +26,13 @@ static inline int mxfp4_scale_byte(uint32_t amax, enum scale_rule rule)
     return b < 0 ? 0 : b > 252 ? 252 : b;
 }
 
-static inline void mxfp4_codes_tiny(const uint16_t *x, int b, uint8_t *codes)
+/* Codes of a group with scale byte b < 3. Zeros, by far the commonest such group, keep their signs and nothing else. */
+static inline void mxfp4_codes_tiny(const uint16_t *x, uint32_t amax, int b, uint8_t *codes)
 {
+    if (amax == 0) {
+        for (size_t j = 0; j < 16; j++) codes[j] = (uint8_t)((x[2 * j] >> 12 & 8) | (x[2 * j + 1] >> 8 & 0x80));
+        return;
+    }
     const struct elem *e2m1 = elem_find("e2m1");
     float multiplier = exact_exp2(127 - b);
     for (size_t j = 0; j < 16; j++) {
