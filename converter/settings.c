@@ -33,7 +33,7 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_KEEP] = { "keep", SETTING_LIST, "PATTERN", NULL, 0, 0, PLANS, false, "keep the tensors that match bit for bit; may be repeated" },
     [SET_RECIPE] = { "recipe", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS, false, "YAML file with settings and rules" },
     [SET_NONFINITE] = { "nonfinite", SETTING_CHOICE, "error|zero|clamp|keep", "error", 0, 0, PLANS, true,
-                        "NaN and Inf in a weight: refuse, set to 0, clamp Inf to the largest number, or keep the tensor unquantised" },
+                        "NaN and Inf in a weight: refuse, set to 0, let Inf take the extreme code, or keep the tensor unquantised" },
     [SET_COMPRESS] = { "compress", SETTING_CHOICE, "none|default|max", "default", 0, 0, PLANS, true,
                        "none: all planes raw; default: scales and kept 16-bit tensors through zstd; max: the codes too" },
     [SET_SPLIT_SIZE] = { "split-size", SETTING_BYTES, "SIZE", "0", 0, UINT64_MAX, PLANS | CMD_DEQUANTIZE, true, "start a new output file before one grows beyond this size; 0: one file" },

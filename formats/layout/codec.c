@@ -10,6 +10,7 @@
 #include "layout/codec.h"
 
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -62,6 +63,7 @@ size_t codec_scratch_weights(const struct quant *quant, uint64_t rows, uint64_t 
 /* A piece of a tile: whole rows, or part of one row. */
 struct strip {
     uint64_t row, n_rows, col, n_cols;
+    bool infinite; /* it has an Inf, taken for 0 in choosing scales */
 };
 
 /* The next strip of at most capacity weights after *strip (all zero: the first); false at the end. Longer rows are cut in multiples of unit. */
@@ -86,22 +88,26 @@ static bool next_strip(const struct codec_tile *tile, size_t capacity, uint64_t 
     return true;
 }
 
-static void clean(float *x, size_t n, enum nonfinite nonfinite, float largest)
+/* NaN and Inf to 0; true when there was an Inf. */
+static bool clean(float *x, size_t n)
 {
+    bool infinite = false;
     for (size_t i = 0; i < n; i++) {
-        if (isnan(x[i])) x[i] = 0.0f;
-        else if (isinf(x[i])) x[i] = nonfinite == NONFINITE_ZERO ? 0.0f : copysignf(largest, x[i]);
+        infinite = infinite || isinf(x[i]);
+        if (!isfinite(x[i])) x[i] = 0.0f;
     }
+    return infinite;
 }
 
 /* Fills scratch->x with the strip's weights. */
-static bool load_strip(const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip, const struct codec_scratch *scratch,
+static bool load_strip(const struct kernels *kernels, const struct codec_tile *tile, struct strip *strip, const struct codec_scratch *scratch,
                        struct codec_fault *fault)
 {
     const size_t elem_nbytes = tile->dtype->bits / 8, n = (size_t)(strip->n_rows * strip->n_cols);
     const uint8_t *source = tile->source + (strip->row * tile->n_cols + strip->col) * elem_nbytes;
     assert(n <= scratch->n_weights);
     bool finite;
+    strip->infinite = false;
     if (tile->dtype->widen_fast) {
         finite = kernels->widen_bf16(source, n, scratch->x);
     } else {
@@ -110,7 +116,7 @@ static bool load_strip(const struct kernels *kernels, const struct codec_tile *t
     }
     if (finite) return true;
     if (tile->nonfinite != NONFINITE_ERROR) {
-        clean(scratch->x, n, tile->nonfinite, tile->dtype->max_finite);
+        strip->infinite = clean(scratch->x, n);
         return true;
     }
     size_t i = 0;
@@ -227,6 +233,17 @@ static uint64_t strip_unit(const struct quant *quant)
     return quant->group_kind == GROUP_SIZE ? 8 * (uint64_t)quant->group : 8;
 }
 
+/* Under NONFINITE_CLAMP an Inf takes the extreme code of the element, whatever the scale. scratch->y is free by then and takes the strip's weights once more. */
+static void clamp_infinite(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, const struct codec_scratch *scratch)
+{
+    const struct elem *elem = quant->format->elem;
+    const uint16_t low = (uint16_t)elem_encode(elem, -FLT_MAX, ROUND_TRUNCATE), high = (uint16_t)elem_encode(elem, FLT_MAX, ROUND_TRUNCATE);
+    const size_t n = (size_t)(strip->n_rows * strip->n_cols);
+    tile->dtype->widen(tile->source + (strip->row * tile->n_cols + strip->col) * tile->dtype->bits / 8, n, scratch->y);
+    for (size_t i = 0; i < n; i++)
+        if (isinf(scratch->y[i])) scratch->codes[i] = scratch->y[i] < 0.0f ? low : high;
+}
+
 static bool fused_mxfp4(const struct quant *quant, const struct codec_tile *tile)
 {
     return quant->format->elem == &elem_rows[ELEM_E2M1] && quant->scale == SCALE_E8M0 && quant->group_kind == GROUP_SIZE && quant->group == 32 &&
@@ -261,8 +278,9 @@ bool codec_encode(const struct quant *quant, const struct kernels *kernels, cons
     while (next_strip(tile, capacity, strip_unit(quant), &strip)) {
         if (!load_strip(kernels, tile, &strip, scratch, fault)) return false;
         if (!encode_strip(quant, kernels, tile, &strip, scratch, fault)) return false;
-        pack_strip(quant, tile, &strip, scratch->codes);
         if (tile->measure) kernels->measure(scratch->x, scratch->y, (size_t)(strip.n_rows * strip.n_cols), tile->measure);
+        if (strip.infinite && tile->nonfinite == NONFINITE_CLAMP) clamp_infinite(quant, tile, &strip, scratch);
+        pack_strip(quant, tile, &strip, scratch->codes);
     }
     return true;
 }

@@ -1,6 +1,6 @@
 /* dtype.h: the stored element types of checkpoints: their names, widths, and how their bytes become f32 and back.
  *
- *   row of facts: name (safetensors spelling), bits, class, largest finite value
+ *   row of facts: name (safetensors spelling), bits, class
  *   dtype_widen: n stored little-endian elements -> n floats;  dtype_narrow: floats -> stored, to nearest even
  *
  * Why this way: one table for every reader; a type a reader knows only by size (C64, F4, ...) is still a row, so that such tensors can be kept.
@@ -20,7 +20,6 @@ struct dtype {
     const char *name; /* "BF16" */
     uint32_t bits; /* per element */
     enum dtype_class class; /* OPAQUE: can be kept, not decoded */
-    float max_finite; /* largest finite magnitude as f32, 0 where that has no meaning */
     void (*widen)(const uint8_t *stored, size_t n, float *out); /* NULL for OPAQUE */
     void (*narrow)(const float *x, size_t n, uint8_t *stored); /* NULL where nothing is written in this type; overflow gives Inf */
     bool widen_fast; /* struct kernels has a slot for widen */

@@ -5,10 +5,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import unittest
 
-from cli_support import (CliTest, LIGHT, PROGRAM, TINY, environment, finish, random_weights, read_bytes, run, skip_aloud, start, wait_for, write_bytes, write_folder,
+from cli_support import (CliTest, LIGHT, PROGRAM, ROOT, TINY, environment, finish, random_weights, read_bytes, run, skip_aloud, start, wait_for, write_bytes, write_folder,
                          write_model)
 
 NOBODY = 65534
@@ -113,10 +114,18 @@ class Permissions(CliTest):
     def setUp(self):
         super().setUp()
         if os.geteuid() == 0:
-            self.user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-            os.chmod(self.dir, 0o755)
-            if run("--version", cwd="/", **self.user).code != 0:
-                skip_aloud(self, f"nobody cannot run {PROGRAM}")
+            # a copy that nobody can reach, wherever the build and the sources are
+            public = tempfile.mkdtemp()
+            self.addCleanup(shutil.rmtree, public)
+            shutil.copytree(os.path.join(ROOT, "configs"), os.path.join(public, "configs"))
+            program = shutil.copy(PROGRAM, public)
+            for path in (public, self.dir, program):
+                os.chmod(path, 0o755)
+            self.user = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "program": program, "env": {"LLMQ_CONFIG": os.path.join(public, "configs")}}
+            try:
+                run("--version", cwd="/", **self.user)
+            except PermissionError:
+                skip_aloud(self, f"nobody cannot run {program}")
         else:
             self.user = {}
         self.small("m.safetensors")

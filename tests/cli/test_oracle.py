@@ -841,9 +841,6 @@ NONFINITE = {  # dtype: NaN, Inf, -Inf as stored (F8_E4M3 has no Inf)
 class NonfiniteTest(OracleTest):
     """--nonfinite error, zero, clamp and keep."""
 
-    # What Inf becomes with clamp, as binary32: the largest finite number of the source dtype, of binary32 for F64.
-    LARGEST = {"F64": np.finfo(F32).max, "F32": np.finfo(F32).max, "F16": 65504, "BF16": np.ldexp(255 / 128, 127), "F8_E4M3": 448, "F8_E5M2": 57344}
-
     @classmethod
     def setUpClass(cls):
         cls.sources = [cls.poisoned(i, dtype) for i, dtype in enumerate(NONFINITE)]
@@ -865,18 +862,18 @@ class NonfiniteTest(OracleTest):
         self.assertIn("0.q_proj.weight", done.stderr)
         self.assertFalse(os.path.exists(scratch("nonfinite.llmq")))
 
-    def changed(self, source, mode):
-        x = values_of(source)
-        inf = np.copysign(F32(self.LARGEST[source.dtype]), x) if mode == "clamp" else F32(0)
-        return np.where(np.isnan(x), F32(0), np.where(np.isinf(x), inf, x))
-
     def test_zero_and_clamp(self):
-        quant = Quant("mxfp8_e4m3", 32, "search", "nearest-even", "e8m0")
-        for mode in ("zero", "clamp"):
-            model = convert(self.path, f"nonfinite-{mode}.llmq", "--format", quant.format, "--nonfinite", mode)
-            self.check_model(model, self.sources)
+        """Both choose scales as if NaN and Inf were 0; clamp then gives Inf the extreme codes."""
+        for quant, low, high in ((Quant("mxfp8_e4m3", 32, "search", "nearest-even", "e8m0"), 0xFE, 0x7E), (Quant("int4", 32, "absmax", "nearest-even", "bf16"), 8, 7)):
+            zeroed, clamped = (convert(self.path, f"nonfinite-{quant.format}-{mode}.llmq", "--format", f"{quant.format}:group=32", "--nonfinite", mode) for mode in ("zero", "clamp"))
+            self.check_model(zeroed, self.sources)
+            self.check_model(clamped, self.sources)
             for source in self.sources:
-                self.check_oracle(model.tensors[source.name], self.changed(source, mode), quant)
+                x = values_of(source)
+                self.check_oracle(zeroed.tensors[source.name], np.where(np.isfinite(x), x, F32(0)), quant)
+                codes, scales = ([model.tensors[source.name].planes[plane].fields for model in (zeroed, clamped)] for plane in ("codes", "scales"))
+                np.testing.assert_array_equal(codes[1], np.where(np.isinf(x), np.where(x < 0, low, high), codes[0]))
+                np.testing.assert_array_equal(scales[1], scales[0])
 
     def test_keep(self):
         for compress in ("none", "default"):
