@@ -26,8 +26,8 @@ struct app {
 /* Prints a note to stderr unless --quiet: "note: ...". */
 void app_note(const struct app *app, const char *format, ...) LLMQ_PRINTF(2, 3);
 
-/* New string: path of a configuration file by its name within configs/ ("roles.yaml"): in $LLMQ_CONFIG, the installed share directory (also beside the program), the source directory
- * recorded at build, the first that has it. ERR_IO naming the places when none has. */
+/* New string: path of a configuration file by its name within configs/ ("roles.yaml"): in $LLMQ_CONFIG, the installed share directory (also beside
+ * the program), the source directory recorded at build, the first that has it. ERR_IO naming the places when none has. */
 enum status app_config_path(const struct app *app, const char *name, char **path, struct err *err);
 
 /* The commands: OK, or an error whose sentence main.c prints. */

@@ -18,7 +18,8 @@
 
 enum { ROWS = 64, COLS = 4096, WEIGHTS = ROWS * COLS };
 
-static const char *const default_formats[] = { "mxfp4:rule=floor", "mxfp4:rule=even", "mxfp4", "mxfp6_e2m3", "mxfp8_e4m3", "mxint8", "int4", "int4:rule=mse", "uint4", "int8" };
+static const char *const default_formats[] = { "mxfp4:rule=floor", "mxfp4:rule=even", "mxfp4", "mxfp6_e2m3", "mxfp8_e4m3", "mxint8", "int4",
+                                               "int4:rule=mse",    "uint4",           "int8" };
 
 struct bench {
     const struct app *app;
@@ -49,7 +50,9 @@ static double best_seconds(const struct bench *bench, const struct quant *quant,
 {
     struct measure measure = { 0 };
     struct codec_fault fault;
-    struct codec_tile tile = { .source = bench->source, .dtype = dtype_find("BF16", 4), .n_rows = ROWS, .n_cols = COLS, .measure = measured ? &measure : NULL };
+    struct codec_tile tile = {
+        .source = bench->source, .dtype = dtype_find("BF16", 4), .n_rows = ROWS, .n_cols = COLS, .measure = measured ? &measure : NULL
+    };
     for (uint32_t k = 0; k < CODEC_PLANES_MAX; k++) tile.planes[k] = bench->planes[k];
     double best = 1e9, start = clock_seconds();
     do {
@@ -69,8 +72,8 @@ static void run_set(struct bench *bench, const char *text, const struct quant *q
     bool same = *reference == 0 || *reference == digest;
     *reference = digest;
     if (bench->json)
-        printf("%s\n{\"format\":\"%s\",\"kernels\":\"%s\",\"gb_per_s\":%.3f,\"gb_per_s_measured\":%.3f,\"same_bytes\":%s}", bench->first ? "" : ",", text, kernels->name, plain,
-               measured, same ? "true" : "false");
+        printf("%s\n{\"format\":\"%s\",\"kernels\":\"%s\",\"gb_per_s\":%.3f,\"gb_per_s_measured\":%.3f,\"same_bytes\":%s}", bench->first ? "" : ",",
+               text, kernels->name, plain, measured, same ? "true" : "false");
     else printf("%-22s %-9s %8.2f %10.2f  %s\n", text, kernels->name, plain, measured, same ? "same bytes" : "BYTES DIFFER");
     bench->first = false;
     fflush(stdout);
@@ -91,11 +94,13 @@ static enum status run_format(struct bench *bench, const char *text, const struc
 static enum status run_all(struct bench *bench, struct err *err)
 {
     const struct settings *settings = &bench->app->settings;
-    struct quant_params params = { settings->values[SET_GROUP_SIZE], settings->values[SET_SCALE_DTYPE], settings->values[SET_SCALE_RULE], settings->values[SET_ROUNDING], false };
+    struct quant_params params = { settings->values[SET_GROUP_SIZE], settings->values[SET_SCALE_DTYPE], settings->values[SET_SCALE_RULE],
+                                   settings->values[SET_ROUNDING], false };
     if (settings_given(settings, SET_FORMAT)) return run_format(bench, settings_text(settings, SET_FORMAT), &params, err);
     params.where_valid = true;
     enum status status = OK;
-    for (size_t i = 0; i < sizeof default_formats / sizeof default_formats[0] && !status; i++) status = run_format(bench, default_formats[i], &params, err);
+    for (size_t i = 0; i < sizeof default_formats / sizeof default_formats[0] && !status; i++)
+        status = run_format(bench, default_formats[i], &params, err);
     return status;
 }
 

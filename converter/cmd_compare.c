@@ -2,8 +2,8 @@
  *
  * Drawing: tensors of --in, found by name in --against -> tiles of both as f32 -> measure; folded in tile order; sorted by SQNR.
  * Why this way: both sides are read through the same row decoder as everything else, so any container can stand on either side.
- * Corner cases: a tensor missing on one side or of another shape is named and makes the comparison fail with exit code 3; NaN and Inf that agree count as equal, others as an infinite error;
- * tensors that are not floats are compared byte for byte.
+ * Corner cases: a tensor missing on one side or of another shape is named and makes the comparison fail with exit code 3; NaN and Inf that agree
+ * count as equal, others as an infinite error; tensors that are not floats are compared byte for byte.
  * Reference: number/metric.h. Example: llmq compare --in DIR --against x.llmq.
  */
 #include <math.h>
@@ -76,7 +76,8 @@ static uint64_t compare_tiles(void *context, size_t i)
 }
 
 /* Weights of one tile of one side as f32 (floats) or as numbers 0 .. 255 of their bytes (everything else). */
-static enum status load_side(struct container *container, size_t i, const struct plane *shape, uint64_t tile, uint8_t *stored, float *x, size_t *n, struct err *err)
+static enum status load_side(struct container *container, size_t i, const struct plane *shape, uint64_t tile, uint8_t *stored, float *x, size_t *n,
+                             struct err *err)
 {
     const struct tensor *tensor = &container->tensors[i];
     struct plane plane = geometry_of(container, i, shape);
@@ -143,7 +144,8 @@ static void pair_tensors(struct comparison *c)
         const struct tensor *right = c->partner[i] == SIZE_MAX ? NULL : &c->right->tensors[c->partner[i]];
         if (!right) c->problem[i] = "missing on the other side";
         else if (!same_shape(left, right)) c->problem[i] = "has another shape on the other side";
-        else if (is_float(left) != is_float(right) || (!is_float(left) && left->dtype != right->dtype)) c->problem[i] = "has another kind of dtype on the other side";
+        else if (is_float(left) != is_float(right) || (!is_float(left) && left->dtype != right->dtype))
+            c->problem[i] = "has another kind of dtype on the other side";
     }
 }
 
@@ -202,7 +204,8 @@ static void print_json(const struct comparison *c, const struct ranked *order, c
         print_json_dims(stdout, &c->left->tensors[i]);
         if (c->problem[i]) printf(",\"problem\":\"%s\"}", c->problem[i]);
         else {
-            printf(",\"weights\":%llu,\"nonfinite_differing\":%llu,", (unsigned long long)c->left->tensors[i].n_weights, (unsigned long long)c->nonfinite[i]);
+            printf(",\"weights\":%llu,\"nonfinite_differing\":%llu,", (unsigned long long)c->left->tensors[i].n_weights,
+                   (unsigned long long)c->nonfinite[i]);
             print_json_measure(&c->measures[i]);
             printf("}");
         }
@@ -215,14 +218,17 @@ static void print_json(const struct comparison *c, const struct ranked *order, c
 static void print_text(const struct comparison *c, const struct ranked *order, const struct measure *total)
 {
     char name[49], db[16], dims[64];
-    printf("%s against %s, worst first\n  %-48s %-18s %8s %12s %12s %10s\n", c->left->path, c->right->path, "tensor", "shape", "SQNR dB", "MSE", "max error", "cosine");
+    printf("%s against %s, worst first\n  %-48s %-18s %8s %12s %12s %10s\n", c->left->path, c->right->path, "tensor", "shape", "SQNR dB", "MSE",
+           "max error", "cosine");
     for (size_t k = 0; k < c->left->n_tensors; k++) {
         size_t i = order[k].index;
         const struct measure *measure = &c->measures[i];
         printf("  %-48s %-18s ", show_name(c->left->tensors[i].name, name, 48), show_dims(&c->left->tensors[i], dims, sizeof dims));
         if (c->problem[i]) printf("%s\n", c->problem[i]);
         else if (c->nonfinite[i]) printf("%llu weights that are NaN or Inf on one side only\n", (unsigned long long)c->nonfinite[i]);
-        else printf("%8s %12.5g %12.5g %10.7f\n", show_db(measure_sqnr_db(measure), db), measure_mse(measure), measure->max_d, measure_cosine(measure));
+        else
+            printf("%8s %12.5g %12.5g %10.7f\n", show_db(measure_sqnr_db(measure), db), measure_mse(measure), measure->max_d,
+                   measure_cosine(measure));
     }
     printf("total: SQNR %s dB, MSE %.6g, largest error %.6g, cosine %.7f\n", show_db(measure_sqnr_db(total), db), measure_mse(total), total->max_d,
            measure_cosine(total));
@@ -244,10 +250,13 @@ static enum status print_result(const struct comparison *c, struct err *err)
     if (settings_flag(&c->app->settings, SET_JSON)) print_json(c, order, &total);
     else print_text(c, order, &total);
     free(order);
-    if (problems) return err_set(err, ERR_MISMATCH, "%zu tensor%s cannot be compared; first: '%s' %s", problems, problems == 1 ? "" : "s",
-                                 c->left->tensors[first_problem].name, c->problem[first_problem]);
+    if (problems)
+        return err_set(err, ERR_MISMATCH, "%zu tensor%s cannot be compared; first: '%s' %s", problems, problems == 1 ? "" : "s",
+                       c->left->tensors[first_problem].name, c->problem[first_problem]);
     size_t extra = count_extra(c, &first);
-    if (extra) return err_set(err, ERR_MISMATCH, "'%s' has %zu tensor%s that '%s' lacks; first: '%s'", c->right->path, extra, extra == 1 ? "" : "s", c->left->path, first);
+    if (extra)
+        return err_set(err, ERR_MISMATCH, "'%s' has %zu tensor%s that '%s' lacks; first: '%s'", c->right->path, extra, extra == 1 ? "" : "s",
+                       c->left->path, first);
     return OK;
 }
 
@@ -268,7 +277,8 @@ static enum status run(struct comparison *c, struct err *err)
     c->buffers = malloc((size_t)workers * c->buffer_nbytes);
     if (!c->partner || !c->problem || !c->measures || !c->nonfinite || !c->buffers) return err_set(err, ERR_MEMORY, "out of memory");
     pair_tensors(c);
-    for (size_t i = 0; i < c->left->n_tensors; i++) total += c->left->tensors[i].quantised ? 4 * c->left->tensors[i].n_weights : c->left->tensors[i].nbytes;
+    for (size_t i = 0; i < c->left->n_tensors; i++)
+        total += c->left->tensors[i].quantised ? 4 * c->left->tensors[i].n_weights : c->left->tensors[i].nbytes;
     turn_init(&c->turn);
     c->progress = progress_open(c->app, "compare", total);
     struct job_list list = { c->left->n_tensors, compare_tiles, 1, (unsigned)workers, c->app->stop, compare_job, compare_failed, c };
@@ -282,7 +292,8 @@ enum status cmd_compare(struct app *app, struct err *err)
 {
     struct comparison c = { .app = app };
     if (app->settings.n_arguments) return err_set(err, ERR_USAGE, "unexpected argument '%s'", app->settings.arguments[0]);
-    if (!settings_given(&app->settings, SET_IN) || !settings_given(&app->settings, SET_AGAINST)) return err_set(err, ERR_USAGE, "--in and --against are both needed");
+    if (!settings_given(&app->settings, SET_IN) || !settings_given(&app->settings, SET_AGAINST))
+        return err_set(err, ERR_USAGE, "--in and --against are both needed");
     enum status status = container_open(app->io, settings_text(&app->settings, SET_IN), &c.left, err);
     if (!status) status = container_open(app->io, settings_text(&app->settings, SET_AGAINST), &c.right, err);
     if (!status) status = run(&c, err);

@@ -2,8 +2,8 @@
  *
  * Drawing: plan_dequantize (cast quantised tensors, keep the others) -> pipeline -> safetensors file or model folder.
  * Why this way: the same pipeline as convert, with another writer.
- * Corner cases: --out that ends in .safetensors is a single file, anything else a model folder with its small files; extract writes tensors into one safetensors file and
- * stored files under their own names; a name that is neither is an error.
+ * Corner cases: --out that ends in .safetensors is a single file, anything else a model folder with its small files; extract writes tensors into
+ * one safetensors file and stored files under their own names; a name that is neither is an error.
  * Reference: FORMAT.md. Example: llmq dequantize --in x.llmq --out y.safetensors --dtype f32.
  */
 #include <stdlib.h>
@@ -46,7 +46,8 @@ enum status cmd_dequantize(struct app *app, struct err *err)
     if (app->settings.n_arguments) return err_set(err, ERR_USAGE, "unexpected argument '%s'", app->settings.arguments[0]);
     if (!settings_given(&app->settings, SET_IN)) return err_set(err, ERR_USAGE, "--in is missing: the container to read");
     if (!settings_given(&app->settings, SET_OUT)) return err_set(err, ERR_USAGE, "--out is missing: a .safetensors file or a folder");
-    enum status status = plan_dequantize(app, settings_text(&app->settings, SET_IN), settings_text(&app->settings, SET_OUT), wanted_dtype(app), NULL, &plan, err);
+    enum status status =
+        plan_dequantize(app, settings_text(&app->settings, SET_IN), settings_text(&app->settings, SET_OUT), wanted_dtype(app), NULL, &plan, err);
     if (!status) status = pipeline_execute(app, &plan, &result, err);
     if (!status) print_done(app, plan.out_path, plan.n_tensors, &result);
     result_free(&result);

@@ -41,15 +41,16 @@ static void print_json(void)
     printf("{\"formats\":[");
     for (size_t i = 0; i < format_count(); i++) {
         const struct format *format = format_at(i);
-        printf("%s\n{\"name\":\"%s\",\"family\":\"%s\",\"element\":\"%s\",\"bits\":%u,\"bits_per_weight\":", i ? "," : "", format->name, format->family->name,
-               format->elem->name, format->elem->bits);
+        printf("%s\n{\"name\":\"%s\",\"family\":\"%s\",\"element\":\"%s\",\"bits\":%u,\"bits_per_weight\":", i ? "," : "", format->name,
+               format->family->name, format->elem->name, format->elem->bits);
         print_json_number(stdout, default_bits(format));
-        printf(",\"group\":%u,\"channel\":%s,\"tensor\":%s,\"zero_point\":%s,\"scale_dtypes\":[", format->default_group, format->channel ? "true" : "false",
-               format->tensor ? "true" : "false", format->zero_point ? "true" : "false");
+        printf(",\"group\":%u,\"channel\":%s,\"tensor\":%s,\"zero_point\":%s,\"scale_dtypes\":[", format->default_group,
+               format->channel ? "true" : "false", format->tensor ? "true" : "false", format->zero_point ? "true" : "false");
         print_names(format->scale_types, SCALE_TYPE_COUNT, scale_name, "\"", ",");
         printf("],\"scale_rules\":[");
         print_names(format->rules, RULE_COUNT, rule_name, "\"", ",");
-        printf("],\"default_scale_rule\":\"%s\",\"default_scale_dtype\":\"%s\",\"summary\":", scale_rule_name(format->default_rule), scale_type_name(format->default_scale));
+        printf("],\"default_scale_rule\":\"%s\",\"default_scale_dtype\":\"%s\",\"summary\":", scale_rule_name(format->default_rule),
+               scale_type_name(format->default_scale));
         print_json_string(stdout, format->summary);
         printf("}");
     }
@@ -72,7 +73,7 @@ enum status cmd_formats(struct app *app, struct err *err)
         print_names(format->rules, RULE_COUNT, rule_name, "", ", ");
         printf(" (%s)\n", scale_rule_name(format->default_rule));
     }
-    printf("\nGroups: any size from 1 to %u weights along the input axis%s. Parameters inline: int4:group=64,scale=f16,rule=mse,rounding=away\n", GROUP_MAX,
-           "; integer formats also channel and tensor");
+    printf("\nGroups: any size from 1 to %u weights along the input axis%s. Parameters inline: int4:group=64,scale=f16,rule=mse,rounding=away\n",
+           GROUP_MAX, "; integer formats also channel and tensor");
     return OK;
 }

@@ -43,9 +43,10 @@ static void text_tensor(const struct inspection *in, size_t i)
            show_bytes(tensor->stored_nbytes, bytes));
     if (in->scans && in->scans[i].n_weights) {
         const struct scan *scan = &in->scans[i];
-        printf("  %12.5g .. %-12.5g zeros %llu NaN %llu Inf %llu", (double)scan->min, (double)scan->max, (unsigned long long)scan->n_zero, (unsigned long long)scan->n_nan,
-               (unsigned long long)scan->n_inf);
-        if (scan->n_nan + scan->n_inf) printf("  first at row %llu, column %llu", (unsigned long long)scan->bad_row, (unsigned long long)scan->bad_col);
+        printf("  %12.5g .. %-12.5g zeros %llu NaN %llu Inf %llu", (double)scan->min, (double)scan->max, (unsigned long long)scan->n_zero,
+               (unsigned long long)scan->n_nan, (unsigned long long)scan->n_inf);
+        if (scan->n_nan + scan->n_inf)
+            printf("  first at row %llu, column %llu", (unsigned long long)scan->bad_row, (unsigned long long)scan->bad_col);
     }
     printf("\n");
 }
@@ -65,7 +66,8 @@ static void text_summary(const struct inspection *in)
            (unsigned long long)weights, show_bytes(nbytes, a), container->n_files, container->n_files == 1 ? "" : "s", show_bytes(file_nbytes, b));
     if (llmq_is(container)) printf("written by %s\n", llmq_writer_of(container));
     for (size_t i = 0; i < container->n_blobs; i++)
-        printf("%s%s (%s)%s", i ? ", " : "with ", container->blobs[i].name, show_bytes(container->blobs[i].nbytes, a), i + 1 == container->n_blobs ? "\n" : "");
+        printf("%s%s (%s)%s", i ? ", " : "with ", container->blobs[i].name, show_bytes(container->blobs[i].nbytes, a),
+               i + 1 == container->n_blobs ? "\n" : "");
     if (in->scans) printf("%llu tensor%s with NaN or Inf\n", (unsigned long long)bad, bad == 1 ? "" : "s");
 }
 
@@ -80,7 +82,8 @@ static void print_text(const struct inspection *in)
 
 static void json_scan(const struct scan *scan)
 {
-    printf(",\"nan\":%llu,\"inf\":%llu,\"zeros\":%llu,\"min\":", (unsigned long long)scan->n_nan, (unsigned long long)scan->n_inf, (unsigned long long)scan->n_zero);
+    printf(",\"nan\":%llu,\"inf\":%llu,\"zeros\":%llu,\"min\":", (unsigned long long)scan->n_nan, (unsigned long long)scan->n_inf,
+           (unsigned long long)scan->n_zero);
     print_json_number(stdout, (double)scan->min);
     printf(",\"max\":");
     print_json_number(stdout, (double)scan->max);
@@ -100,8 +103,9 @@ static void json_quantised(const struct llmq_entry *entry)
     if (entry->format && entry->decodable) printf(",\"group\":%s", quant_group_json(&entry->quant, group));
     printf(",\"planes\":[");
     for (uint32_t k = 0; k < entry->n_planes; k++)
-        printf("%s{\"name\":\"%s\",\"bits\":%u,\"rows\":%llu,\"cols\":%llu,\"nbytes\":%llu,\"offset\":%llu}", k ? "," : "", entry->planes[k].plane.name, entry->planes[k].plane.bits,
-               (unsigned long long)entry->planes[k].plane.rows, (unsigned long long)entry->planes[k].plane.cols, (unsigned long long)plane_nbytes(&entry->planes[k].plane),
+        printf("%s{\"name\":\"%s\",\"bits\":%u,\"rows\":%llu,\"cols\":%llu,\"nbytes\":%llu,\"offset\":%llu}", k ? "," : "",
+               entry->planes[k].plane.name, entry->planes[k].plane.bits, (unsigned long long)entry->planes[k].plane.rows,
+               (unsigned long long)entry->planes[k].plane.cols, (unsigned long long)plane_nbytes(&entry->planes[k].plane),
                (unsigned long long)entry->planes[k].offset);
     printf("]");
 }
@@ -128,7 +132,8 @@ static void print_json(const struct inspection *in)
     const struct container *container = in->container;
     printf("{\"path\":");
     print_json_string(stdout, container->path);
-    printf(",\"container\":\"%s\",\"files\":%zu,\"metadata\":%s,\"blobs\":[", container->ops->name, container->n_files, container->metadata_json ? container->metadata_json : "{}");
+    printf(",\"container\":\"%s\",\"files\":%zu,\"metadata\":%s,\"blobs\":[", container->ops->name, container->n_files,
+           container->metadata_json ? container->metadata_json : "{}");
     for (size_t i = 0; i < container->n_blobs; i++) {
         printf("%s{\"name\":", i ? "," : "");
         print_json_string(stdout, container->blobs[i].name);

@@ -2,7 +2,8 @@
  *
  * Drawing: open (header, trailer, index) -> every chunk of every plane and blob -> the padding between them.
  * Why this way: the first damage in file order is named: file, tensor, plane, tile.
- * Corner cases: exit code 3 for damage of any kind in a file that is a container, also when the index itself is damaged; 1 when it is no container or cannot be read.
+ * Corner cases: exit code 3 for damage of any kind in a file that is a container, also when the index itself is damaged; 1 when it is no container
+ * or cannot be read.
  * Reference: FORMAT.md 5. Example: llmq verify x.llmq.
  */
 #include <stdlib.h>
@@ -85,11 +86,11 @@ static void print_result(const struct app *app, const struct container *containe
     if (settings_flag(&app->settings, SET_JSON)) {
         printf("{\"path\":");
         print_json_string(stdout, container->path);
-        printf(",\"ok\":true,\"files\":%zu,\"tensors\":%zu,\"chunks\":%llu,\"nbytes\":%llu}\n", container->n_files, container->n_tensors, (unsigned long long)chunks,
-               (unsigned long long)total);
+        printf(",\"ok\":true,\"files\":%zu,\"tensors\":%zu,\"chunks\":%llu,\"nbytes\":%llu}\n", container->n_files, container->n_tensors,
+               (unsigned long long)chunks, (unsigned long long)total);
     } else if (!settings_flag(&app->settings, SET_QUIET)) {
-        printf("%s: sound: %zu tensors, %llu chunks, %s in %zu file%s\n", container->path, container->n_tensors, (unsigned long long)chunks, show_bytes(total, shown),
-               container->n_files, container->n_files == 1 ? "" : "s");
+        printf("%s: sound: %zu tensors, %llu chunks, %s in %zu file%s\n", container->path, container->n_tensors, (unsigned long long)chunks,
+               show_bytes(total, shown), container->n_files, container->n_files == 1 ? "" : "s");
     }
 }
 

@@ -1,7 +1,8 @@
 /* jobs.c: see jobs.h.
  *
  * Drawing: a cursor (tensor, tile, ticket) under a mutex; workers take from it until it is at the end, a job failed, or a stop was asked for.
- * Why this way: jobs are taken in order, so all jobs before a failed one are taken too and will report; that makes the reported error the same for any thread count.
+ * Why this way: jobs are taken in order, so all jobs before a failed one are taken too and will report; that makes the reported error the same for
+ * any thread count.
  * Corner cases: ERR_CANCELLED of a job that was woken because another failed never hides that other's error.
  * Reference: jobs.h. Worked number: 5 tiles, 2 a job: 3 jobs.
  */
@@ -63,8 +64,8 @@ static void work(void *context, unsigned worker)
     struct job job;
     while (take(run, &job)) {
         struct err err = { OK, "" };
-        enum status status = run->list->stop && *run->list->stop ? err_set(&err, ERR_CANCELLED, "stopped")
-                                                                  : run->list->work(run->list->context, worker, &job, &err);
+        enum status status =
+            run->list->stop && *run->list->stop ? err_set(&err, ERR_CANCELLED, "stopped") : run->list->work(run->list->context, worker, &job, &err);
         if (status) fail(run, job.ticket, &err);
     }
 }

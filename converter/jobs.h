@@ -3,7 +3,8 @@
  *   tensors with 3, 0, 5 tiles, 2 tiles a job:  job 0 = A[0,2)  job 1 = A[2,3)  job 2 = C[0,2)  job 3 = C[2,4)  job 4 = C[4,5)
  *
  * Why this way: every command that reads a model (convert, compare, scan, verify) is this loop with another body.
- * Corner cases: a tensor without tiles has no job; the first error in job order is the one reported, whatever the threads did; a stop signal ends with ERR_CANCELLED.
+ * Corner cases: a tensor without tiles has no job; the first error in job order is the one reported, whatever the threads did; a stop signal ends
+ * with ERR_CANCELLED.
  * Reference: base/pool.h.
  */
 #ifndef LLMQ_CONVERTER_JOBS_H

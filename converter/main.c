@@ -3,9 +3,9 @@
  *   llmq COMMAND [options]     exit 0 ok, 1 failed, 2 usage, 3 verification mismatch, 128 + signal after Ctrl-C
  *
  * Why this way: the only file that prints errors, exits, or keeps a mutable global (the stop flag, which a signal handler must reach).
- * Corner cases: stdout that cannot be written (full disk, closed pipe) turns success into failure; SIGINT, SIGTERM and SIGHUP stop the run cleanly; SIGPIPE and SIGXFSZ become
- * write errors; a standard stream that is closed is opened on /dev/null the wrong way round, so that no model file gets its number and writing to it still fails; control
- * characters of an argument never break a sentence into lines.
+ * Corner cases: stdout that cannot be written (full disk, closed pipe) turns success into failure; SIGINT, SIGTERM and SIGHUP stop the run cleanly;
+ * SIGPIPE and SIGXFSZ become write errors; a standard stream that is closed is opened on /dev/null the wrong way round, so that no model file gets
+ * its number and writing to it still fails; control characters of an argument never break a sentence into lines.
  * Reference: design.md 5. Worked number: an unknown command is exit code 2.
  */
 #include <errno.h>
@@ -78,10 +78,9 @@ static void print_help(FILE *out)
 {
     fprintf(out, "llmq %s: quantise trained LLM weights for edge devices\n\nusage: llmq COMMAND [options]\n\n", LLMQ_VERSION_TEXT);
     for (size_t i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-11s %s\n", commands[i].name, commands[i].summary);
-    fprintf(out,
-            "\n  llmq COMMAND --help   the options of a command\n  llmq --version        the version\n\n"
-            "Exit codes: 0 ok, 1 failed, 2 usage, 3 verification mismatch.\n"
-            "Example: llmq convert --in model.safetensors --format mxfp4\n");
+    fprintf(out, "\n  llmq COMMAND --help   the options of a command\n  llmq --version        the version\n\n"
+                 "Exit codes: 0 ok, 1 failed, 2 usage, 3 verification mismatch.\n"
+                 "Example: llmq convert --in model.safetensors --format mxfp4\n");
 }
 
 static void print_command_help(const struct command *command)
@@ -116,7 +115,8 @@ static int run_command(const struct command *command, int argc, char **argv)
     enum status status = settings_parse(&app.settings, command->bit, argc, argv, &help, &err);
     if (status == OK && help) print_command_help(command);
     else if (status == OK) {
-        if (wanted && *wanted && strcmp(wanted, app.kernels->name) != 0) app_note(&app, "LLMQ_KERNELS=%s: not on this processor, using %s", wanted, app.kernels->name);
+        if (wanted && *wanted && strcmp(wanted, app.kernels->name) != 0)
+            app_note(&app, "LLMQ_KERNELS=%s: not on this processor, using %s", wanted, app.kernels->name);
         status = command->run(&app, &err);
     }
     settings_free(&app.settings);

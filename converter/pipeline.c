@@ -72,7 +72,8 @@ static enum status worker_make(const struct plan *plan, struct worker *worker, s
     size_t tiles = plan->options.tiles_per_job, n = plan->scratch_weights + 1;
     bool fine = (worker->source = malloc((size_t)(tiles * plan->source_tile_nbytes + 1))) != NULL;
     for (uint32_t k = 0; k < OUT_PLANES_MAX; k++) fine = (worker->planes[k] = malloc((size_t)(tiles * largest_tile(plan, k)))) != NULL && fine;
-    worker->scratch = (struct codec_scratch){ malloc(n * sizeof(float)), malloc(n * sizeof(float)), malloc(n * sizeof(uint16_t)), plan->scratch_weights };
+    worker->scratch =
+        (struct codec_scratch){ malloc(n * sizeof(float)), malloc(n * sizeof(float)), malloc(n * sizeof(uint16_t)), plan->scratch_weights };
     worker->parts = malloc(tiles * OUT_PLANES_MAX * sizeof *worker->parts);
     worker->measures = malloc(tiles * sizeof *worker->measures);
     worker->digests = malloc(tiles * sizeof *worker->digests);
@@ -90,14 +91,18 @@ static enum status describe_fault(struct pipeline *pipeline, size_t i, const str
     err_name(tensor->name, strlen(tensor->name), name, sizeof name);
     unsigned long long row = tile->row + fault->row, col = tile->col + fault->col;
     if (fault->kind == CODEC_SCALE_OVERFLOW)
-        return err_set(err, ERR_DATA, "cannot quantise tensor '%s' of '%s': weights at row %llu, column %llu are too large for scales of type %s; a wider --scale-dtype, an MX format or --keep may do",
+        return err_set(err, ERR_DATA,
+                       "cannot quantise tensor '%s' of '%s': weights at row %llu, column %llu are too large for scales of type %s; a wider "
+                       "--scale-dtype, an MX format or --keep may do",
                        name, pipeline->plan->container->path, row, col, scale_type_name(entry->verdict.quant.scale));
     struct scan scan;
     enum status status = scan_tensor(pipeline->plan->container, entry->tensor, pipeline->app->kernels, &scan, err);
     if (status) return status;
-    return err_set(err, ERR_DATA, "cannot quantise tensor '%s' of '%s': NaN or Inf at row %llu, column %llu (%llu NaN, %llu Inf in the tensor); --nonfinite zero, clamp or keep allows it",
-                   name, pipeline->plan->container->path, (unsigned long long)scan.bad_row, (unsigned long long)scan.bad_col, (unsigned long long)scan.n_nan,
-                   (unsigned long long)scan.n_inf);
+    return err_set(err, ERR_DATA,
+                   "cannot quantise tensor '%s' of '%s': NaN or Inf at row %llu, column %llu (%llu NaN, %llu Inf in the tensor); --nonfinite zero, "
+                   "clamp or keep allows it",
+                   name, pipeline->plan->container->path, (unsigned long long)scan.bad_row, (unsigned long long)scan.bad_col,
+                   (unsigned long long)scan.n_nan, (unsigned long long)scan.n_inf);
 }
 
 /* ---- observe passes ------------------------------------------------------------------------------------------------------------- */
@@ -158,10 +163,15 @@ static enum status observe_job(void *context, unsigned worker_index, const struc
     double errors[CANDIDATES_MAX];
     enum status status = tile_read(pipeline->plan->container, entry->tensor, &entry->source, job->first_tile, 1, worker->source, err);
     if (status) return status;
-    struct codec_tile tile = { .source = worker->source, .dtype = plan_tensor(pipeline->plan, job->tensor)->dtype, .n_rows = place.n_rows, .n_cols = place.n_cols,
+    struct codec_tile tile = { .source = worker->source,
+                               .dtype = plan_tensor(pipeline->plan, job->tensor)->dtype,
+                               .n_rows = place.n_rows,
+                               .n_cols = place.n_cols,
                                .nonfinite = pipeline->plan->nonfinite };
-    if (observing->errors) codec_observe_errors(&entry->verdict.quant, pipeline->app->kernels, &tile, &worker->scratch, observing->ranges[group], errors);
-    else if (!codec_observe_range(pipeline->app->kernels, &tile, &worker->scratch, &range, &fault)) return describe_fault(pipeline, job->tensor, &place, &fault, err);
+    if (observing->errors)
+        codec_observe_errors(&entry->verdict.quant, pipeline->app->kernels, &tile, &worker->scratch, observing->ranges[group], errors);
+    else if (!codec_observe_range(pipeline->app->kernels, &tile, &worker->scratch, &range, &fault))
+        return describe_fault(pipeline, job->tensor, &place, &fault, err);
     if (!turn_wait(&observing->turn, job->ticket)) return err_set(err, ERR_CANCELLED, "stopped");
     if (observing->errors) fold_errors(pipeline, &entry->verdict.quant, group, errors);
     else fold_range(observing, group, range);
@@ -176,7 +186,9 @@ static enum status observe_pass(struct pipeline *pipeline, bool errors, struct e
     observing->errors = errors;
     observing->group = UINT64_MAX;
     turn_init(&observing->turn);
-    struct job_list list = { pipeline->plan->n_tensors, observe_tiles, 1, pipeline->plan->n_workers, pipeline->app->stop, observe_job, observe_failed, pipeline };
+    struct job_list list = {
+        pipeline->plan->n_tensors, observe_tiles, 1, pipeline->plan->n_workers, pipeline->app->stop, observe_job, observe_failed, pipeline
+    };
     enum status status = jobs_run(&list, err);
     turn_destroy(&observing->turn);
     return status;
@@ -211,14 +223,18 @@ static void add_part(struct worker *worker, size_t *n_parts, uint32_t plane, uin
     worker->parts[(*n_parts)++] = (struct part){ plane, tile, bytes, (size_t)nbytes };
 }
 
-static enum status quantise_tile(struct pipeline *pipeline, size_t i, uint64_t index, const struct tile *place, const uint8_t *source, uint8_t *const planes[],
-                                 struct worker *worker, struct measure *measure, struct err *err)
+static enum status quantise_tile(struct pipeline *pipeline, size_t i, uint64_t index, const struct tile *place, const uint8_t *source,
+                                 uint8_t *const planes[], struct worker *worker, struct measure *measure, struct err *err)
 {
     const struct plan_entry *entry = &pipeline->plan->entries[i];
     const struct quant *quant = &entry->verdict.quant;
     struct codec_fault fault;
-    struct codec_tile tile = { .source = source, .dtype = plan_tensor(pipeline->plan, i)->dtype, .n_rows = place->n_rows, .n_cols = place->n_cols,
-                               .nonfinite = pipeline->plan->nonfinite, .measure = pipeline->plan->measure ? measure : NULL };
+    struct codec_tile tile = { .source = source,
+                               .dtype = plan_tensor(pipeline->plan, i)->dtype,
+                               .n_rows = place->n_rows,
+                               .n_cols = place->n_cols,
+                               .nonfinite = pipeline->plan->nonfinite,
+                               .measure = pipeline->plan->measure ? measure : NULL };
     (void)index;
     if (entry->spans) tile.given = &pipeline->given[i][group_of(quant, place)];
     for (uint32_t k = 0; k < CODEC_PLANES_MAX; k++) tile.planes[k] = planes[k];
@@ -258,7 +274,8 @@ static enum status do_tile(struct pipeline *pipeline, size_t i, uint64_t index, 
         add_part(worker, n_parts, 0, index, source, plane_tile_nbytes(&entry->source, index));
         return OK;
     } else kept_split(entry->kept.kind, entry->kept.item_nbytes, source, n_items, planes);
-    for (uint32_t k = 0; k < n_planes && !status; k++) add_part(worker, n_parts, k, index, planes[k], plane_tile_nbytes(&out->planes[k].plane, index));
+    for (uint32_t k = 0; k < n_planes && !status; k++)
+        add_part(worker, n_parts, k, index, planes[k], plane_tile_nbytes(&out->planes[k].plane, index));
     if (!status && entry->spans && index == 0) {
         uint8_t *whole[OUT_PLANES_MAX] = { planes[0], planes[1], planes[2], planes[3] };
         store_given(pipeline, i, whole, worker, n_parts);
@@ -350,7 +367,8 @@ static enum status run_passes(struct pipeline *pipeline, struct err *err)
     for (size_t i = 0; i < plan->n_tensors && !status; i++)
         if (plan->entries[i].spans && plan_tile_count(plan, i)) status = observe_tensor(pipeline, i, err);
     if (status) return status;
-    struct job_list list = { plan->n_tensors, encode_tiles, plan->options.tiles_per_job, plan->n_workers, pipeline->app->stop, encode_job, encode_failed, pipeline };
+    struct job_list list = { plan->n_tensors, encode_tiles, plan->options.tiles_per_job, plan->n_workers, pipeline->app->stop, encode_job,
+                             encode_failed,   pipeline };
     status = jobs_run(&list, err);
     if (!status) status = container_check_unchanged(plan->container, err);
     return status ? status : plan->writer->finish(pipeline->writer, pipeline->digests, err);

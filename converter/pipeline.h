@@ -1,7 +1,8 @@
 /* pipeline.h: executes a plan: bytes -> f32 -> codes and scales -> planes -> bytes, in slices, on several threads.
  *
  * Why this way: the one line of arrows; it knows no format, container or model by name, only what the plan holds.
- * Corner cases: an error leaves no output; a changed input is found before anything becomes visible; errors of tensors are measured on the way and folded in tile order.
+ * Corner cases: an error leaves no output; a changed input is found before anything becomes visible; errors of tensors are measured on the way and
+ * folded in tile order.
  * Reference: design.md 2.
  */
 #ifndef LLMQ_CONVERTER_PIPELINE_H

@@ -1,9 +1,11 @@
 /* plan.c: builds the plan.
  *
  * Drawing: open -> refuse what is already quantised -> (scan, for --nonfinite keep) -> decide every tensor -> planes -> sizes -> memory.
- * Formula of memory: program + workers * (source tiles + plane tiles + scratch + writer's own + stack), tiles a job the largest power of two that fits, at most 16.
+ * Formula of memory: program + workers * (source tiles + plane tiles + scratch + writer's own + stack), tiles a job the largest power of two that
+ * fits, at most 16.
  * Why this way: see plan.h.
- * Corner cases: no tensor quantised is an error; the output's name is made from the input's; a folder's config.json is read for signs of quantisation.
+ * Corner cases: no tensor quantised is an error; the output's name is made from the input's; a folder's config.json is read for signs of
+ * quantisation.
  * Reference: plan.h. Worked number: 32M, 2 threads, BF16 -> mxfp4: 8 tiles a job.
  */
 #define _XOPEN_SOURCE 700 /* realpath */
@@ -39,7 +41,8 @@ static enum status check_prequantised(struct plan *plan, struct err *err)
     enum status status = OK;
     for (size_t i = 0; i < container->n_tensors; i++)
         if (container->tensors[i].quantised)
-            return err_set(err, ERR_UNSUPPORTED, "'%s' is already quantised (tensor '%s'); dequantize it first", container->path, container->tensors[i].name);
+            return err_set(err, ERR_UNSUPPORTED, "'%s' is already quantised (tensor '%s'); dequantize it first", container->path,
+                           container->tensors[i].name);
     for (size_t i = 0; i < container->n_blobs && !status; i++) {
         if (strcmp(container->blobs[i].name, "config.json") != 0 || container->blobs[i].nbytes > 16u << 20) continue;
         nbytes = (size_t)container->blobs[i].nbytes;
@@ -69,7 +72,8 @@ static enum status open_model(struct app *app, const char *path, struct plan *pl
     plan->outs = calloc(plan->n_tensors + 1, sizeof *plan->outs);
     plan->facts = calloc(format_count() + 1, sizeof *plan->facts);
     plan->blobs = calloc(container->n_blobs + 1, sizeof *plan->blobs);
-    if (!plan->entries || !plan->outs || !plan->facts || !plan->blobs) return err_set(err, ERR_MEMORY, "out of memory for %zu tensors", plan->n_tensors);
+    if (!plan->entries || !plan->outs || !plan->facts || !plan->blobs)
+        return err_set(err, ERR_MEMORY, "out of memory for %zu tensors", plan->n_tensors);
     for (size_t i = 0; i < container->n_blobs; i++)
         plan->blobs[i] = (struct out_blob){ container->blobs[i].name, container->blobs[i].nbytes, read_blob, container, i };
     plan->n_blobs = container->n_blobs;
@@ -86,7 +90,9 @@ static void read_settings(struct app *app, struct plan *plan)
     } modes[] = { { "none", COMPRESS_NONE }, { "default", COMPRESS_DEFAULT }, { "max", COMPRESS_MAX } };
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
         if (settings_is(settings, SET_COMPRESS, modes[i].name)) plan->options.compress = modes[i].mode;
-    plan->nonfinite = settings_is(settings, SET_NONFINITE, "zero") ? NONFINITE_ZERO : settings_is(settings, SET_NONFINITE, "clamp") ? NONFINITE_CLAMP : NONFINITE_ERROR;
+    plan->nonfinite = settings_is(settings, SET_NONFINITE, "zero")    ? NONFINITE_ZERO
+                      : settings_is(settings, SET_NONFINITE, "clamp") ? NONFINITE_CLAMP
+                                                                      : NONFINITE_ERROR;
     plan->measure = settings_is(settings, SET_MEASURE, "on");
     plan->options.split_nbytes = settings_number(settings, SET_SPLIT_SIZE);
     plan->options.align = (uint32_t)settings_number(settings, SET_ALIGN);
@@ -173,7 +179,8 @@ static void plan_keep(struct plan *plan, size_t i)
     bool split = plan->writer->quantised && plan->options.compress != COMPRESS_NONE;
     kept_planes(tensor->dtype, tensor_rows(tensor), tensor_cols(tensor), split, &entry->kept);
     entry->fate = FATE_KEEP;
-    entry->source = (struct plane){ "data", entry->kept.item_nbytes * 8, entry->kept.rows, entry->kept.cols, entry->kept.tile_rows, entry->kept.tile_cols };
+    entry->source =
+        (struct plane){ "data", entry->kept.item_nbytes * 8, entry->kept.rows, entry->kept.cols, entry->kept.tile_rows, entry->kept.tile_cols };
     out->tile_rows = entry->kept.tile_rows;
     out->tile_cols = entry->kept.tile_cols;
     out->n_planes = entry->kept.n_planes;
@@ -190,8 +197,7 @@ static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
     struct plane planes[CODEC_PLANES_MAX];
     uint64_t rows = tensor_rows(tensor), cols = tensor_cols(tensor);
     out->n_planes = codec_planes(quant, rows, cols, planes);
-    for (uint32_t k = 0; k < out->n_planes; k++)
-        out->planes[k] = (struct out_plane){ planes[k], compress_maps(plan->options.compress, true, k) };
+    for (uint32_t k = 0; k < out->n_planes; k++) out->planes[k] = (struct out_plane){ planes[k], compress_maps(plan->options.compress, true, k) };
     entry->fate = FATE_QUANTISE;
     entry->spans = codec_spans(quant, rows, cols);
     entry->source = (struct plane){ "data", tensor->dtype->bits, rows, cols, planes[0].tile_rows, planes[0].tile_cols };
@@ -299,7 +305,8 @@ static enum status size_with(struct plan *plan, unsigned n_workers, uint32_t til
     plan->options.tiles_per_job = tiles_per_job;
     enum status status = plan->writer->plan(plan->outs, plan->n_tensors, plan->blobs, plan->n_blobs, &plan->options, &plan->size, err);
     if (status) return status;
-    uint64_t worker = tiles_per_job * (plan->source_tile_nbytes + plan->planes_tile_nbytes) + plan->scratch_weights * 10 + plan->size.worker_nbytes + THREAD_NBYTES;
+    uint64_t worker =
+        tiles_per_job * (plan->source_tile_nbytes + plan->planes_tile_nbytes) + plan->scratch_weights * 10 + plan->size.worker_nbytes + THREAD_NBYTES;
     plan->ram_nbytes = PROGRAM_NBYTES + n_workers * worker;
     return OK;
 }
@@ -325,7 +332,8 @@ static uint64_t index_memory(const struct plan *plan)
     const struct container *container = plan->container;
     uint64_t total = plan->size.index_nbytes + plan->n_tensors * (sizeof *plan->entries + sizeof *plan->outs + RESULT_NBYTES);
     for (size_t i = 0; i < container->n_tensors; i++)
-        total += sizeof *container->tensors + NAME_NBYTES + strlen(container->tensors[i].name) + container->tensors[i].rank * sizeof *container->tensors[i].dims;
+        total += sizeof *container->tensors + NAME_NBYTES + strlen(container->tensors[i].name) +
+                 container->tensors[i].rank * sizeof *container->tensors[i].dims;
     return total;
 }
 
@@ -342,8 +350,7 @@ static enum status finish_plan(struct plan *plan, struct err *err)
 static enum status decide_all(struct app *app, struct recipe *recipe, struct plan *plan, struct err *err)
 {
     enum status status = OK;
-    for (size_t i = 0; i < plan->n_tensors && !status; i++)
-        status = recipe_decide(recipe, plan_tensor(plan, i), &plan->entries[i].verdict, err);
+    for (size_t i = 0; i < plan->n_tensors && !status; i++) status = recipe_decide(recipe, plan_tensor(plan, i), &plan->entries[i].verdict, err);
     if (!status) status = recipe_check_rules(recipe, err);
     if (!status && settings_is(&app->settings, SET_NONFINITE, "keep")) status = keep_nonfinite(app, plan, err);
     for (size_t i = 0; i < plan->n_tensors && !status; i++) {
@@ -366,7 +373,8 @@ enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *pl
     if (!status) status = decide_all(app, recipe, plan, err);
     if (!status) status = finish_plan(plan, err);
     if (!status && plan->n_quantised == 0)
-        status = err_set(err, ERR_USAGE, "'%s': no tensor would be quantised (%zu tensors; llmq inspect --tensors shows their roles, --rule selects by name)",
+        status = err_set(err, ERR_USAGE,
+                         "'%s': no tensor would be quantised (%zu tensors; llmq inspect --tensors shows their roles, --rule selects by name)",
                          plan->container->path, plan->n_tensors);
     return status;
 }
@@ -395,8 +403,8 @@ static enum status safetensors_out_path(struct app *app, const char *out_path, b
     return OK;
 }
 
-enum status plan_dequantize(struct app *app, const char *in_path, const char *out_path, const struct dtype *dtype, const bool *wanted, struct plan *plan,
-                            struct err *err)
+enum status plan_dequantize(struct app *app, const char *in_path, const char *out_path, const struct dtype *dtype, const bool *wanted,
+                            struct plan *plan, struct err *err)
 {
     *plan = (struct plan){ .writer = &safetensors_writer_ops };
     enum status status = open_model(app, in_path, plan, err);

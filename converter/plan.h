@@ -3,8 +3,9 @@
  *   container + rules -> plan_entry per tensor (keep | quantise | cast) -> planes -> writer_plan (offsets, sizes) -> memory: threads and tiles a job
  *
  * Why this way: `plan` prints this struct, `convert` executes it; there is no second opinion.
- * Corner cases: a budget too small for the threads asked lowers the threads, and the plan says so; too small for one is an error that says how much is needed; a tensor with 0 weights has no reads; a
- * tensor whose group spans tiles is observed first (one read for the range, one more for a search).
+ * Corner cases: a budget too small for the threads asked lowers the threads, and the plan says so; too small for one is an error that says how much
+ * is needed; a tensor with 0 weights has no reads; a tensor whose group spans tiles is observed first (one read for the range, one more for a
+ * search).
  * Reference: design.md 1, 2.
  */
 #ifndef LLMQ_CONVERTER_PLAN_H
@@ -64,9 +65,10 @@ struct plan {
 /* The plan of convert (and plan): opens the model, applies the recipe. */
 enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *plan, struct err *err);
 
-/* The plan of dequantize: every quantised tensor is cast to dtype (NULL: the one it had), all others are kept; the output is safetensors. wanted: flags by tensor, for extract: one file, no small files; NULL for all. */
-enum status plan_dequantize(struct app *app, const char *in_path, const char *out_path, const struct dtype *dtype, const bool *wanted, struct plan *plan,
-                            struct err *err);
+/* The plan of dequantize: every quantised tensor is cast to dtype (NULL: the one it had), all others are kept; the output is safetensors. wanted:
+ * flags by tensor, for extract: one file, no small files; NULL for all. */
+enum status plan_dequantize(struct app *app, const char *in_path, const char *out_path, const struct dtype *dtype, const bool *wanted,
+                            struct plan *plan, struct err *err);
 
 void plan_close(struct plan *plan);
 

@@ -68,8 +68,8 @@ static void print_bar(const struct progress *progress, uint64_t done, double sec
     double per_second = seconds > 0.0 ? (double)done / seconds : 0.0;
     for (int i = 0; i < 20; i++) bar[i] = share * 20.0 > i ? '#' : '.';
     bar[20] = '\0';
-    fprintf(stderr, "\r%-10s [%s] %3.0f %%  %s of %s  %s/s", progress->phase, bar, 100.0 * share, show_bytes(done, shown), show_bytes(progress->total, total),
-            show_bytes((uint64_t)per_second, rate));
+    fprintf(stderr, "\r%-10s [%s] %3.0f %%  %s of %s  %s/s", progress->phase, bar, 100.0 * share, show_bytes(done, shown),
+            show_bytes(progress->total, total), show_bytes((uint64_t)per_second, rate));
     if (per_second > 0.0) fprintf(stderr, "  ETA %.0f s", (double)(progress->total - done) / per_second);
     fprintf(stderr, "\033[K");
     fflush(stderr);
@@ -84,8 +84,7 @@ static void print_state(const struct progress *progress, uint64_t done, double n
     else if (progress->mode == MODE_JSONL)
         fprintf(stderr, "{\"phase\":\"%s\",\"done\":%llu,\"total\":%llu,\"seconds\":%.3f}\n", progress->phase, (unsigned long long)done,
                 (unsigned long long)progress->total, seconds);
-    else
-        fprintf(stderr, "%s: %s of %s, %.1f s\n", progress->phase, show_bytes(done, shown), show_bytes(progress->total, total), seconds);
+    else fprintf(stderr, "%s: %s of %s, %.1f s\n", progress->phase, show_bytes(done, shown), show_bytes(progress->total, total), seconds);
 }
 
 struct progress *progress_open(const struct app *app, const char *phase, uint64_t total_nbytes)

@@ -4,7 +4,8 @@
  *   {"phase":"convert","done":1040187392,"total":2013265920,"seconds":1.281}
  *
  * Why this way: workers only add bytes; whoever adds looks at the clock, one at a time, so progress costs nothing and needs no thread.
- * Corner cases: a bar is drawn only on a terminal and erased at the end; plain lines come every 5 seconds and at the end; --quiet shows nothing; a total of 0 is done at once.
+ * Corner cases: a bar is drawn only on a terminal and erased at the end; plain lines come every 5 seconds and at the end; --quiet shows nothing; a
+ * total of 0 is done at once.
  * Reference: curl, zstd -v. All of it goes to stderr.
  */
 #ifndef LLMQ_CONVERTER_PROGRESS_H

@@ -6,8 +6,9 @@
  *                          - {match: 'role:down', format: mxfp6_e3m2}
  *                          - {match: '*.layers.0.*', keep: true, optional: true}
  * Why this way: see recipe.h. Settings names in a recipe are the option names; nothing has two names.
- * Corner cases: global --group-size, --scale-rule, --scale-dtype and --rounding apply to the default format strictly and to rules' formats where these take them; a rule's own keys
- * and inline parameters go before; a recipe's settings count for the rules of the command line too; a tensor without weights is kept; integer and opaque dtypes are never selected by a pattern, naming one exactly is an error.
+ * Corner cases: global --group-size, --scale-rule, --scale-dtype and --rounding apply to the default format strictly and to rules' formats where
+ * these take them; a rule's own keys and inline parameters go before; a recipe's settings count for the rules of the command line too; a tensor
+ * without weights is kept; integer and opaque dtypes are never selected by a pattern, naming one exactly is an error.
  * Reference: recipe.h. Example: --rule '*.down_proj.*=int8:group=32'.
  */
 #include "converter/recipe.h"
@@ -193,7 +194,8 @@ static enum status check_globals(const struct settings *settings, struct err *er
         for (size_t i = 0; i < format_count() && !taken; i++) taken = quant_parse(format_at(i)->name, &params, &quant, i ? NULL : &first) == OK;
         if (taken) continue;
         if (k == 0) return err_set(err, ERR_USAGE, "%s", first.text);
-        return err_set(err, ERR_USAGE, "no format takes %s '%s' (llmq formats lists what each takes)", k == 1 ? "scale type" : "scale rule", texts[k]);
+        return err_set(err, ERR_USAGE, "no format takes %s '%s' (llmq formats lists what each takes)", k == 1 ? "scale type" : "scale rule",
+                       texts[k]);
     }
     return OK;
 }

@@ -3,8 +3,8 @@
  *   --rule 'role:down=mxfp6_e3m2'  --keep '*.layers.0.*'        then the recipe file's rules, in its order, then the defaults
  *
  * Why this way: one ordered list; the first rule that matches a tensor decides, and the plan can name it.
- * Corner cases: a glob, regular expression or role never selects a tensor of fewer than 2 dims, an exact name does; a rule that selects nothing is an error unless it says
- * `optional: true`; two rules may match the same tensor, the earlier one wins.
+ * Corner cases: a glob, regular expression or role never selects a tensor of fewer than 2 dims, an exact name does; a rule that selects nothing is
+ * an error unless it says `optional: true`; two rules may match the same tensor, the earlier one wins.
  * Reference: CONTRIBUTING.md; recipes in configs/recipes/.
  */
 #ifndef LLMQ_CONVERTER_RECIPE_H
@@ -38,7 +38,8 @@ struct recipe {
     struct quant fallback; /* the default for linear layers */
 };
 
-/* Builds the list from app->settings; a recipe file also sets settings that the command line left open. A recipe name without '/' that is no file is looked up in configs/recipes/. */
+/* Builds the list from app->settings; a recipe file also sets settings that the command line left open. A recipe name without '/' that is no file
+ * is looked up in configs/recipes/. */
 enum status recipe_open(struct app *app, struct recipe *recipe, struct err *err);
 void recipe_close(struct recipe *recipe);
 

@@ -62,8 +62,9 @@ static void text_tensor(FILE *out, const struct plan *plan, size_t i, const stru
     if (obeyed) snprintf(reason, sizeof reason, "%s '%.50s'", origin_of(&entry->verdict), entry->verdict.rule->text);
     else snprintf(reason, sizeof reason, "%s", entry->verdict.reason);
     fprintf(out, "  %-*s %-9s %-16s %-11s %-7.*s %u %18s %6.2f", NAME_WIDTH, show_name(tensor->name, name, NAME_WIDTH), planned->role,
-            show_dims(tensor, dims, sizeof dims), planned->format ? planned->format : "keep", (int)(strlen(group) > 2 && group[0] == '"' ? strlen(group) - 2 : strlen(group)),
-            group[0] == '"' ? group + 1 : group, entry->n_reads, show_planes(planned, bytes, sizeof bytes), bits_per_weight(nbytes, tensor->n_weights));
+            show_dims(tensor, dims, sizeof dims), planned->format ? planned->format : "keep",
+            (int)(strlen(group) > 2 && group[0] == '"' ? strlen(group) - 2 : strlen(group)), group[0] == '"' ? group + 1 : group, entry->n_reads,
+            show_planes(planned, bytes, sizeof bytes), bits_per_weight(nbytes, tensor->n_weights));
     if (result) fprintf(out, " %7s", result->measures[i].n ? show_db(measure_sqnr_db(&result->measures[i]), db) : "");
     fprintf(out, "  %s\n", reason);
 }
@@ -75,13 +76,14 @@ static void text_totals(FILE *out, const struct plan *plan)
     fprintf(out, "quantised    %llu of %zu tensors, %.2f %% of the weight bytes; %.3f bits per weight in them, %.3f over all weights\n",
             (unsigned long long)plan->n_quantised, plan->n_tensors, share, bits_per_weight(plan->quantised_plane_nbytes, plan->n_quantised_weights),
             bits_per_weight(plan->plane_nbytes, plan->n_weights));
-    fprintf(out, "bytes        source %s, planes %s, file%s %s%s (%llu bytes)\n", show_bytes(plan->source_nbytes, a), show_bytes(plan->plane_nbytes, b),
-            plan->size.n_files > 1 ? "s" : "", plan->size.exact ? "" : "at most ", show_bytes(plan->size.nbytes, c), (unsigned long long)plan->size.nbytes);
+    fprintf(out, "bytes        source %s, planes %s, file%s %s%s (%llu bytes)\n", show_bytes(plan->source_nbytes, a),
+            show_bytes(plan->plane_nbytes, b), plan->size.n_files > 1 ? "s" : "", plan->size.exact ? "" : "at most ",
+            show_bytes(plan->size.nbytes, c), (unsigned long long)plan->size.nbytes);
     fprintf(out, "reads        %s in all\n", show_bytes(plan->read_nbytes, a));
     fprintf(out, "disk         %s and 3 %% to spare\n", show_bytes(plan->size.nbytes, a));
-    fprintf(out, "memory       %s of %s, %u thread%s%s, %u tiles a job, index %s\n", show_bytes(plan->ram_nbytes, a), show_bytes(plan->max_ram, b), plan->n_workers,
-            plan->n_workers == 1 ? "" : "s", plan->n_workers < plan->n_threads_asked ? " (fewer than asked: --max-ram)" : "", plan->options.tiles_per_job,
-            show_bytes(plan->index_nbytes, c));
+    fprintf(out, "memory       %s of %s, %u thread%s%s, %u tiles a job, index %s\n", show_bytes(plan->ram_nbytes, a), show_bytes(plan->max_ram, b),
+            plan->n_workers, plan->n_workers == 1 ? "" : "s", plan->n_workers < plan->n_threads_asked ? " (fewer than asked: --max-ram)" : "",
+            plan->options.tiles_per_job, show_bytes(plan->index_nbytes, c));
 }
 
 static void text_result(FILE *out, const struct plan *plan, const struct result *result)
@@ -90,8 +92,8 @@ static void text_result(FILE *out, const struct plan *plan, const struct result 
     struct measure total;
     total_measure(plan, result, &total);
     if (total.n)
-        fprintf(out, "error        SQNR %s dB over the quantised weights, MSE %.6g, largest %.6g\n", show_db(measure_sqnr_db(&total), db), measure_mse(&total),
-                total.max_d);
+        fprintf(out, "error        SQNR %s dB over the quantised weights, MSE %.6g, largest %.6g\n", show_db(measure_sqnr_db(&total), db),
+                measure_mse(&total), total.max_d);
     fprintf(out, "done         %s in %.2f s (%s/s)\n", show_bytes(result->out_nbytes, a), result->seconds,
             show_bytes(result->seconds > 0 ? (uint64_t)((double)plan->source_nbytes / result->seconds) : 0, b));
 }
@@ -99,8 +101,8 @@ static void text_result(FILE *out, const struct plan *plan, const struct result 
 void report_text(FILE *out, const struct plan *plan, const struct result *result)
 {
     fprintf(out, "%s -> %s\n", plan->container->path, plan->out_path);
-    fprintf(out, "  %-*s %-9s %-16s %-11s %-7s r %18s %6s%s  decided by\n", NAME_WIDTH, "tensor", "role", "shape", "format", "group", "bytes of planes", "bits/w",
-            result ? "    SQNR" : "");
+    fprintf(out, "  %-*s %-9s %-16s %-11s %-7s r %18s %6s%s  decided by\n", NAME_WIDTH, "tensor", "role", "shape", "format", "group",
+            "bytes of planes", "bits/w", result ? "    SQNR" : "");
     for (size_t i = 0; i < plan->n_tensors; i++) text_tensor(out, plan, i, result);
     text_totals(out, plan);
     if (result) text_result(out, plan, result);
@@ -146,8 +148,8 @@ static void json_tensor(FILE *out, const struct plan *plan, size_t i, const stru
     fprintf(out, ",\"dtype\":\"%s\",\"format\":", tensor->dtype->name);
     print_json_string(out, planned->format ? planned->format : "keep");
     if (planned->format) {
-        fprintf(out, ",\"group\":%s,\"scale_rule\":\"%s\",\"rounding\":\"%s\",\"scale\":\"%s\"", planned->group, planned->scale_rule, planned->rounding,
-                planned->scale);
+        fprintf(out, ",\"group\":%s,\"scale_rule\":\"%s\",\"rounding\":\"%s\",\"scale\":\"%s\"", planned->group, planned->scale_rule,
+                planned->rounding, planned->scale);
     }
     fputs(",\"decided_by\":", out);
     print_json_string(out, origin_of(&entry->verdict));
@@ -155,7 +157,8 @@ static void json_tensor(FILE *out, const struct plan *plan, size_t i, const stru
     print_json_string(out, entry->verdict.rule ? entry->verdict.rule->text : NULL);
     fputs(",\"reason\":", out);
     print_json_string(out, entry->verdict.reason);
-    fprintf(out, ",\"reads\":%u,\"source_nbytes\":%llu,\"nbytes\":%llu,\"bits_per_weight\":", entry->n_reads, (unsigned long long)tensor->nbytes, (unsigned long long)nbytes);
+    fprintf(out, ",\"reads\":%u,\"source_nbytes\":%llu,\"nbytes\":%llu,\"bits_per_weight\":", entry->n_reads, (unsigned long long)tensor->nbytes,
+            (unsigned long long)nbytes);
     print_json_number(out, bits_per_weight(nbytes, tensor->n_weights));
     fputc(',', out);
     json_planes(out, planned);
@@ -168,16 +171,21 @@ static void json_tensor(FILE *out, const struct plan *plan, size_t i, const stru
 
 static void json_totals(FILE *out, const struct plan *plan)
 {
-    fprintf(out, "\"tensors_total\":%zu,\"tensors_quantised\":%llu,\"weights\":%llu,\"weights_quantised\":%llu,\"source_nbytes\":%llu,\"quantised_source_nbytes\":%llu,", plan->n_tensors,
-            (unsigned long long)plan->n_quantised, (unsigned long long)plan->n_weights, (unsigned long long)plan->n_quantised_weights,
-            (unsigned long long)plan->source_nbytes, (unsigned long long)plan->quantised_source_nbytes);
+    fprintf(out,
+            "\"tensors_total\":%zu,\"tensors_quantised\":%llu,\"weights\":%llu,\"weights_quantised\":%llu,\"source_nbytes\":%llu,\"quantised_source_"
+            "nbytes\":%llu,",
+            plan->n_tensors, (unsigned long long)plan->n_quantised, (unsigned long long)plan->n_weights,
+            (unsigned long long)plan->n_quantised_weights, (unsigned long long)plan->source_nbytes,
+            (unsigned long long)plan->quantised_source_nbytes);
     fputs("\"quantised_share\":", out);
     print_json_number(out, plan->source_nbytes ? (double)plan->quantised_source_nbytes / (double)plan->source_nbytes : 0.0);
     fputs(",\"bits_per_weight\":", out);
     print_json_number(out, bits_per_weight(plan->quantised_plane_nbytes, plan->n_quantised_weights));
     fputs(",\"bits_per_weight_all\":", out);
     print_json_number(out, bits_per_weight(plan->plane_nbytes, plan->n_weights));
-    fprintf(out, ",\"plane_nbytes\":%llu,\"file_nbytes\":%llu,\"file_nbytes_exact\":%s,\"files\":%u,\"read_nbytes\":%llu,\"ram_nbytes\":%llu,\"index_nbytes\":%llu,\"threads\":%u,\"threads_asked\":%u",
+    fprintf(out,
+            ",\"plane_nbytes\":%llu,\"file_nbytes\":%llu,\"file_nbytes_exact\":%s,\"files\":%u,\"read_nbytes\":%llu,\"ram_nbytes\":%llu,\"index_"
+            "nbytes\":%llu,\"threads\":%u,\"threads_asked\":%u",
             (unsigned long long)plan->plane_nbytes, (unsigned long long)plan->size.nbytes, plan->size.exact ? "true" : "false", plan->size.n_files,
             (unsigned long long)plan->read_nbytes, (unsigned long long)plan->ram_nbytes, (unsigned long long)plan->index_nbytes, plan->n_workers,
             plan->n_threads_asked);

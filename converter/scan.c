@@ -147,7 +147,8 @@ static void scan_failed(void *context)
     turn_abort(&((struct scan_run *)context)->turn);
 }
 
-enum status scan_model(const struct app *app, struct container *container, const bool *wanted, unsigned n_workers, struct scan *scans, struct err *err)
+enum status scan_model(const struct app *app, struct container *container, const bool *wanted, unsigned n_workers, struct scan *scans,
+                       struct err *err)
 {
     struct scan_run run = { .app = app, .container = container, .wanted = wanted, .scans = scans, .buffer_nbytes = (size_t)TILE_WEIGHTS * 8 };
     uint64_t total = 0;

@@ -22,6 +22,7 @@ struct scan {
 enum status scan_tensor(struct container *container, size_t index, const struct kernels *kernels, struct scan *scan, struct err *err);
 
 /* Scans every float tensor for which wanted (one flag a tensor, NULL: all) is set, on n_workers threads; scans has one entry a tensor. */
-enum status scan_model(const struct app *app, struct container *container, const bool *wanted, unsigned n_workers, struct scan *scans, struct err *err);
+enum status scan_model(const struct app *app, struct container *container, const bool *wanted, unsigned n_workers, struct scan *scans,
+                       struct err *err);
 
 #endif

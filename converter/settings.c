@@ -2,8 +2,8 @@
  *
  * Drawing: argv -> row by name -> check by type -> values[row].
  * Why this way: see settings.h.
- * Corner cases: "--name=value" and "--name value"; "--" ends options; sizes take K, M, G (1024-based) and decimals: 1.5G; a flag takes no value; an option given twice: the last
- * one counts, except --rule and --keep, which collect.
+ * Corner cases: "--name=value" and "--name value"; "--" ends options; sizes take K, M, G (1024-based) and decimals: 1.5G; a flag takes no value; an
+ * option given twice: the last one counts, except --rule and --keep, which collect.
  * Reference: POSIX utility conventions, GNU long options. Worked number: --max-ram 1.5K is 1536.
  */
 #include "converter/settings.h"
@@ -26,27 +26,33 @@ const struct setting settings_table[SET_COUNT] = {
                          "weights that share a scale along the input axis; channel is one group a row" },
     [SET_SCALE_RULE] = { "scale-rule", SETTING_TEXT, "RULE", NULL, 0, 0, PLANS | CMD_BENCH, true,
                          "how scales are chosen: absmax, mse for integers; floor, even, ceil, rceil, search for MX" },
-    [SET_SCALE_DTYPE] = { "scale-dtype", SETTING_TEXT, "bf16|f16|f32", NULL, 0, 0, PLANS | CMD_BENCH, true, "type of the stored scales of integer formats (bf16)" },
-    [SET_ROUNDING] = { "rounding", SETTING_CHOICE, "nearest-even|away|up|truncate", "nearest-even", 0, 0, PLANS | CMD_BENCH, true, "rounding of the codes" },
+    [SET_SCALE_DTYPE] = { "scale-dtype", SETTING_TEXT, "bf16|f16|f32", NULL, 0, 0, PLANS | CMD_BENCH, true,
+                          "type of the stored scales of integer formats (bf16)" },
+    [SET_ROUNDING] = { "rounding", SETTING_CHOICE, "nearest-even|away|up|truncate", "nearest-even", 0, 0, PLANS | CMD_BENCH, true,
+                       "rounding of the codes" },
     [SET_RULE] = { "rule", SETTING_LIST, "PATTERN=FORMAT", NULL, 0, 0, PLANS, false,
-                   "format for the tensors that match: an exact name, a glob, re:REGEX or role:ROLE; FORMAT may be keep; may be repeated, the first match wins" },
+                   "format for the tensors that match: an exact name, a glob, re:REGEX or role:ROLE; FORMAT may be keep; may be repeated, the first "
+                   "match wins" },
     [SET_KEEP] = { "keep", SETTING_LIST, "PATTERN", NULL, 0, 0, PLANS, false, "keep the tensors that match bit for bit; may be repeated" },
     [SET_RECIPE] = { "recipe", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS, false, "YAML file with settings and rules" },
     [SET_NONFINITE] = { "nonfinite", SETTING_CHOICE, "error|zero|clamp|keep", "error", 0, 0, PLANS, true,
                         "NaN and Inf in a weight: refuse, set to 0, let Inf take the extreme code, or keep the tensor unquantised" },
     [SET_COMPRESS] = { "compress", SETTING_CHOICE, "none|default|max", "default", 0, 0, PLANS, true,
                        "none: all planes raw; default: scales and kept 16-bit tensors through zstd; max: the codes too" },
-    [SET_SPLIT_SIZE] = { "split-size", SETTING_BYTES, "SIZE", "0", 0, UINT64_MAX, PLANS | CMD_DEQUANTIZE, true, "start a new output file before one grows beyond this size; 0: one file" },
+    [SET_SPLIT_SIZE] = { "split-size", SETTING_BYTES, "SIZE", "0", 0, UINT64_MAX, PLANS | CMD_DEQUANTIZE, true,
+                         "start a new output file before one grows beyond this size; 0: one file" },
     [SET_ALIGN] = { "align", SETTING_BYTES, "SIZE", "4096", 64, 1 << 21, PLANS, true, "alignment of large raw planes, a power of two" },
     [SET_MEASURE] = { "measure", SETTING_CHOICE, "on|off", "on", 0, 0, CMD_CONVERT, true, "measure the error of every tensor on the way" },
     [SET_DTYPE] = { "dtype", SETTING_CHOICE, "source|f32|bf16|f16", "source", 0, 0, CMD_DEQUANTIZE | CMD_EXTRACT, false,
                     "type of decoded tensors; source is the one each had before, F32 where that was F64 or F8" },
-    [SET_RAW] = { "raw", SETTING_FLAG, NULL, NULL, 0, 0, CMD_EXTRACT, false, "write the stored planes (codes, scales, zeros) as bytes instead of decoded weights" },
+    [SET_RAW] = { "raw", SETTING_FLAG, NULL, NULL, 0, 0, CMD_EXTRACT, false,
+                  "write the stored planes (codes, scales, zeros) as bytes instead of decoded weights" },
     [SET_TENSORS] = { "tensors", SETTING_FLAG, NULL, NULL, 0, 0, CMD_INSPECT, false, "list every tensor" },
     [SET_SCAN] = { "scan", SETTING_FLAG, NULL, NULL, 0, 0, CMD_INSPECT, false, "read all weights: NaN, Inf, zeros, ranges per tensor" },
     [SET_SECONDS] = { "seconds", SETTING_COUNT, "N", "1", 1, 60, CMD_BENCH, false, "time spent on each measurement" },
     [SET_THREADS] = { "threads", SETTING_COUNT, "N", "0", 0, 1024, CMD_ALL, true, "worker threads; 0: one per processor" },
-    [SET_MAX_RAM] = { "max-ram", SETTING_BYTES, "SIZE", "32M", 8u << 20, UINT64_MAX, CMD_ALL, true, "memory to stay under, besides the index of tensors; at least 8M" },
+    [SET_MAX_RAM] = { "max-ram", SETTING_BYTES, "SIZE", "32M", 8u << 20, UINT64_MAX, CMD_ALL, true,
+                      "memory to stay under, besides the index of tensors; at least 8M" },
     [SET_FORCE] = { "force", SETTING_FLAG, NULL, NULL, 0, 0, PLANS | WRITES, false, "replace an existing output" },
     [SET_JSON] = { "json", SETTING_FLAG, NULL, NULL, 0, 0, CMD_ALL, false, "results as one JSON object on stdout" },
     [SET_QUIET] = { "quiet", SETTING_FLAG, NULL, NULL, 0, 0, CMD_ALL, false, "no progress, no notes" },

@@ -3,8 +3,8 @@
  *   --group-size 64   on the command line      group-size: 64   in a recipe      both are row "group-size"
  *
  * Why this way: an option is one row that feeds parser, ranges, help and recipe keys; there is no second list.
- * Corner cases: an unknown option names the nearest known one; a value out of range says the range; an option another command takes is refused by name; the command
- * line beats the recipe, the recipe beats the default; --rule and --keep keep the order in which they were given.
+ * Corner cases: an unknown option names the nearest known one; a value out of range says the range; an option another command takes is refused by
+ * name; the command line beats the recipe, the recipe beats the default; --rule and --keep keep the order in which they were given.
  * Reference: design.md 3; FFmpeg's and git's option tables.
  */
 #ifndef LLMQ_CONVERTER_SETTINGS_H
@@ -32,9 +32,34 @@ enum command_bit {
 };
 
 enum setting_id {
-    SET_IN, SET_OUT, SET_AGAINST, SET_FORMAT, SET_GROUP_SIZE, SET_SCALE_RULE, SET_SCALE_DTYPE, SET_ROUNDING, SET_RULE, SET_KEEP, SET_RECIPE,
-    SET_NONFINITE, SET_COMPRESS, SET_SPLIT_SIZE, SET_ALIGN, SET_MEASURE, SET_DTYPE, SET_RAW, SET_TENSORS, SET_SCAN, SET_SECONDS, SET_THREADS,
-    SET_MAX_RAM, SET_FORCE, SET_JSON, SET_QUIET, SET_PROGRESS, SET_COUNT
+    SET_IN,
+    SET_OUT,
+    SET_AGAINST,
+    SET_FORMAT,
+    SET_GROUP_SIZE,
+    SET_SCALE_RULE,
+    SET_SCALE_DTYPE,
+    SET_ROUNDING,
+    SET_RULE,
+    SET_KEEP,
+    SET_RECIPE,
+    SET_NONFINITE,
+    SET_COMPRESS,
+    SET_SPLIT_SIZE,
+    SET_ALIGN,
+    SET_MEASURE,
+    SET_DTYPE,
+    SET_RAW,
+    SET_TENSORS,
+    SET_SCAN,
+    SET_SECONDS,
+    SET_THREADS,
+    SET_MAX_RAM,
+    SET_FORCE,
+    SET_JSON,
+    SET_QUIET,
+    SET_PROGRESS,
+    SET_COUNT
 };
 
 enum setting_type { SETTING_FLAG, SETTING_TEXT, SETTING_LIST, SETTING_CHOICE, SETTING_COUNT, SETTING_BYTES };
@@ -69,7 +94,8 @@ struct settings {
     size_t n_owned;
 };
 
-/* Parses argv[0 .. argc-1] (what follows the command's name) for the command bit. *help is set when --help is among them. The strings of argv must outlive settings. */
+/* Parses argv[0 .. argc-1] (what follows the command's name) for the command bit. *help is set when --help is among them. The strings of argv must
+ * outlive settings. */
 enum status settings_parse(struct settings *settings, uint32_t command, int argc, char **argv, bool *help, struct err *err);
 
 /* Sets one row from a recipe unless the command line has set it; text is copied. Checks as settings_parse. */

@@ -12,7 +12,8 @@ const struct dtype *tile_read_dtype(const struct tensor *tensor)
     return tensor->quantised ? dtype_find("F32", 3) : tensor->dtype;
 }
 
-enum status tile_read(struct container *container, size_t index, const struct plane *geometry, uint64_t first, uint64_t n_tiles, void *buf, struct err *err)
+enum status tile_read(struct container *container, size_t index, const struct plane *geometry, uint64_t first, uint64_t n_tiles, void *buf,
+                      struct err *err)
 {
     if (n_tiles == 0) return OK;
     uint64_t begin = plane_tile_offset(geometry, first), last = first + n_tiles - 1;

@@ -13,7 +13,9 @@
 /* The dtype in which tile_read delivers: the stored one, or F32 for a quantised tensor. */
 const struct dtype *tile_read_dtype(const struct tensor *tensor);
 
-/* Reads tiles [first, first + n_tiles) of the geometry into buf, one behind the other, row by row. geometry->bits is that of tile_read_dtype (8 for fewer-bit elements). */
-enum status tile_read(struct container *container, size_t index, const struct plane *geometry, uint64_t first, uint64_t n_tiles, void *buf, struct err *err);
+/* Reads tiles [first, first + n_tiles) of the geometry into buf, one behind the other, row by row. geometry->bits is that of tile_read_dtype (8 for
+ * fewer-bit elements). */
+enum status tile_read(struct container *container, size_t index, const struct plane *geometry, uint64_t first, uint64_t n_tiles, void *buf,
+                      struct err *err);
 
 #endif

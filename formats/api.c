@@ -25,7 +25,11 @@ enum llmq_status llmq_format(size_t index, struct llmq_format_info *info, struct
     if (!info) return api_null("format", error);
     if (index >= format_count()) return api_index("format", index, format_count(), error);
     const struct format *format = format_at(index);
-    *info = (struct llmq_format_info){ .name = format->name, .summary = format->summary, .bits = format->elem->bits, .default_group = format->default_group,
-                                       .default_scale = scale_type_name(format->default_scale), .zero_point = format->zero_point };
+    *info = (struct llmq_format_info){ .name = format->name,
+                                       .summary = format->summary,
+                                       .bits = format->elem->bits,
+                                       .default_group = format->default_group,
+                                       .default_scale = scale_type_name(format->default_scale),
+                                       .zero_point = format->zero_point };
     return LLMQ_OK;
 }

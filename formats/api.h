@@ -2,7 +2,8 @@
  *
  *   llmq.h   <-  api.c  version, formats     api_read.c  struct llmq_model     api_quant.c  struct llmq_quant     api_write.c  struct llmq_writer
  *
- * Why this way: the public error has the shape of the internal one (asserted here), so a sentence is written once, where the failure is, and never copied.
+ * Why this way: the public error has the shape of the internal one (asserted here), so a sentence is written once, where the failure is, and never
+ * copied.
  * Corner cases: a NULL error passes through as a NULL err.
  * Reference: llmq.h. Worked number: both errors are 4 + 1024 bytes.
  */
@@ -19,11 +20,13 @@
 #include "number/kernel.h"
 
 static_assert(sizeof(struct llmq_error) == sizeof(struct err) && sizeof(int) == sizeof(enum status), "the two errors have one shape");
-static_assert(offsetof(struct llmq_error, code) == offsetof(struct err, code) && offsetof(struct llmq_error, text) == offsetof(struct err, text), "member by member");
+static_assert(offsetof(struct llmq_error, code) == offsetof(struct err, code) && offsetof(struct llmq_error, text) == offsetof(struct err, text),
+              "member by member");
 static_assert(LLMQ_ERROR_TEXT_MAX == ERR_TEXT_MAX, "the same room");
-static_assert((int)LLMQ_OK == (int)OK && (int)LLMQ_ERR_IO == (int)ERR_IO && (int)LLMQ_ERR_DATA == (int)ERR_DATA && (int)LLMQ_ERR_UNSUPPORTED == (int)ERR_UNSUPPORTED &&
-                  (int)LLMQ_ERR_USAGE == (int)ERR_USAGE && (int)LLMQ_ERR_MEMORY == (int)ERR_MEMORY && (int)LLMQ_ERR_EXISTS == (int)ERR_EXISTS &&
-                  (int)LLMQ_ERR_MISMATCH == (int)ERR_MISMATCH && (int)LLMQ_ERR_CANCELLED == (int)ERR_CANCELLED,
+static_assert((int)LLMQ_OK == (int)OK && (int)LLMQ_ERR_IO == (int)ERR_IO && (int)LLMQ_ERR_DATA == (int)ERR_DATA &&
+                  (int)LLMQ_ERR_UNSUPPORTED == (int)ERR_UNSUPPORTED && (int)LLMQ_ERR_USAGE == (int)ERR_USAGE &&
+                  (int)LLMQ_ERR_MEMORY == (int)ERR_MEMORY && (int)LLMQ_ERR_EXISTS == (int)ERR_EXISTS && (int)LLMQ_ERR_MISMATCH == (int)ERR_MISMATCH &&
+                  (int)LLMQ_ERR_CANCELLED == (int)ERR_CANCELLED,
               "the same codes");
 
 struct llmq_model {

@@ -13,7 +13,8 @@
 
 #include "base/size.h"
 
-enum status matrix_make(const struct quant *quant, const struct kernels *kernels, const struct dtype *dtype, uint64_t n_rows, uint64_t cols, struct matrix *matrix, struct err *err)
+enum status matrix_make(const struct quant *quant, const struct kernels *kernels, const struct dtype *dtype, uint64_t n_rows, uint64_t cols,
+                        struct matrix *matrix, struct err *err)
 {
     uint64_t n_weights, n_bits;
     struct err why = { OK, "" };
@@ -45,12 +46,14 @@ static enum status fault_status(const struct matrix *matrix, const struct tile *
 {
     uint64_t row = place->row + fault->row, col = place->col + fault->col;
     if (fault->kind == CODEC_NONFINITE) return err_set(err, ERR_DATA, "the weight at row %" PRIu64 ", column %" PRIu64 " is NaN or Inf", row, col);
-    return err_set(err, ERR_DATA, "the scale of the group at row %" PRIu64 ", column %" PRIu64 " is too large for %s", row, col, scale_type_name(matrix->quant->scale));
+    return err_set(err, ERR_DATA, "the scale of the group at row %" PRIu64 ", column %" PRIu64 " is too large for %s", row, col,
+                   scale_type_name(matrix->quant->scale));
 }
 
 static struct codec_tile codec_tile_of(const struct matrix *matrix, const struct tile *place, const uint8_t *bytes)
 {
-    return (struct codec_tile){ .source = bytes, .dtype = matrix->dtype, .n_rows = place->n_rows, .n_cols = place->n_cols, .nonfinite = NONFINITE_ERROR };
+    return (
+        struct codec_tile){ .source = bytes, .dtype = matrix->dtype, .n_rows = place->n_rows, .n_cols = place->n_cols, .nonfinite = NONFINITE_ERROR };
 }
 
 /* ---- groups over several tiles -------------------------------------------------------------------------------------------------- */
@@ -60,7 +63,8 @@ static uint64_t group_of(const struct matrix *matrix, uint64_t row)
     return matrix->quant->group_kind == GROUP_TENSOR ? 0 : row;
 }
 
-static enum status find_ranges(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct range *ranges, struct err *err)
+static enum status find_ranges(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct range *ranges,
+                               struct err *err)
 {
     for (uint64_t t = 0; t < plane_tile_count(&matrix->source); t++) {
         struct tile place = plane_tile(&matrix->source, t);
@@ -75,7 +79,8 @@ static enum status find_ranges(const struct matrix *matrix, const uint8_t *bytes
 }
 
 /* The choice is made anew after every tile, so it stands once the group's last tile has passed. */
-static void choose(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, const struct range *ranges, struct group_scale *given)
+static void choose(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, const struct range *ranges,
+                   struct group_scale *given)
 {
     double sums[CANDIDATES_MAX], part[CANDIDATES_MAX];
     uint64_t current = UINT64_MAX;
@@ -91,13 +96,15 @@ static void choose(const struct matrix *matrix, const uint8_t *bytes, const stru
     }
 }
 
-enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct group_scale **out, struct err *err)
+enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct group_scale **out,
+                           struct err *err)
 {
     const struct family *family = matrix->quant->format->family;
     size_t n_groups = (size_t)matrix->planes[1].rows;
     struct range *ranges = calloc(n_groups + 1, sizeof *ranges);
     struct group_scale *given = calloc(n_groups + 1, sizeof *given);
-    enum status status = ranges && given ? find_ranges(matrix, bytes, scratch, ranges, err) : err_set(err, ERR_MEMORY, "out of memory for %zu scales", n_groups);
+    enum status status =
+        ranges && given ? find_ranges(matrix, bytes, scratch, ranges, err) : err_set(err, ERR_MEMORY, "out of memory for %zu scales", n_groups);
     for (size_t g = 0; g < n_groups && status == OK; g++)
         if (!family->candidate(matrix->quant, ranges[g], 0, &given[g]))
             status = fault_status(matrix, &(struct tile){ .row = g }, &(struct codec_fault){ CODEC_SCALE_OVERFLOW, 0, 0 }, err);
@@ -119,8 +126,8 @@ void matrix_store_given(const struct matrix *matrix, const struct group_scale *g
 
 /* ---- tiles ---------------------------------------------------------------------------------------------------------------------- */
 
-enum status matrix_encode(const struct matrix *matrix, uint64_t index, const uint8_t *bytes, const struct group_scale *given, const struct codec_scratch *scratch,
-                          uint8_t *const planes[CODEC_PLANES_MAX], struct err *err)
+enum status matrix_encode(const struct matrix *matrix, uint64_t index, const uint8_t *bytes, const struct group_scale *given,
+                          const struct codec_scratch *scratch, uint8_t *const planes[CODEC_PLANES_MAX], struct err *err)
 {
     struct tile place = plane_tile(&matrix->source, index);
     struct codec_tile tile = codec_tile_of(matrix, &place, bytes);

@@ -3,7 +3,8 @@
  *   matrix_make -> (spans: matrix_observe over all tiles -> given scales) -> matrix_encode, tile after tile -> matrix_store_given
  *
  * Why this way: the order of these steps decides bytes (NUMERICS.md 5), so it stands once for both users.
- * Corner cases: a group over several tiles ("tensor", or "channel" with very long rows) needs all weights before the first code; a fault is told as row and column of the matrix.
+ * Corner cases: a group over several tiles ("tensor", or "channel" with very long rows) needs all weights before the first code; a fault is told as
+ * row and column of the matrix.
  * Reference: layout/codec.h. Worked number: 300000 F32 weights in one row, group channel: two tiles of 262144 and 37856 weights, one scale.
  */
 #ifndef LLMQ_API_MATRIX_H
@@ -28,19 +29,23 @@ struct matrix {
     bool spans; /* a group reaches over several tiles */
 };
 
-/* Geometry of n_rows x cols weights, neither 0 (or both planes and source have no tiles). ERR_UNSUPPORTED when a size overflows. quant stays with the caller. */
-enum status matrix_make(const struct quant *quant, const struct kernels *kernels, const struct dtype *dtype, uint64_t n_rows, uint64_t cols, struct matrix *matrix, struct err *err);
+/* Geometry of n_rows x cols weights, neither 0 (or both planes and source have no tiles). ERR_UNSUPPORTED when a size overflows. quant stays with
+ * the caller. */
+enum status matrix_make(const struct quant *quant, const struct kernels *kernels, const struct dtype *dtype, uint64_t n_rows, uint64_t cols,
+                        struct matrix *matrix, struct err *err);
 
 /* Working memory for the matrix; freed by matrix_scratch_close also after a failure. */
 enum status matrix_scratch_open(const struct matrix *matrix, struct codec_scratch *scratch, struct err *err);
 void matrix_scratch_close(struct codec_scratch *scratch);
 
 /* The scales of a spanning matrix from all its stored bytes; the caller frees *given, one a row, one in all for group "tensor". */
-enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct group_scale **given, struct err *err);
+enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct group_scale **given,
+                           struct err *err);
 
-/* Encodes tile number tile, whose stored bytes are at bytes, to planes: the tile's own bytes of each plane. With given (else NULL) only the codes are written. */
-enum status matrix_encode(const struct matrix *matrix, uint64_t tile, const uint8_t *bytes, const struct group_scale *given, const struct codec_scratch *scratch,
-                          uint8_t *const planes[CODEC_PLANES_MAX], struct err *err);
+/* Encodes tile number tile, whose stored bytes are at bytes, to planes: the tile's own bytes of each plane. With given (else NULL) only the codes
+ * are written. */
+enum status matrix_encode(const struct matrix *matrix, uint64_t tile, const uint8_t *bytes, const struct group_scale *given,
+                          const struct codec_scratch *scratch, uint8_t *const planes[CODEC_PLANES_MAX], struct err *err);
 
 /* The whole planes of scales and zeros of a spanning matrix. */
 void matrix_store_given(const struct matrix *matrix, const struct group_scale *given, uint8_t *const planes[CODEC_PLANES_MAX]);

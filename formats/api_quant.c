@@ -3,8 +3,8 @@
  *   "int4:group=64" -> struct quant -> sizes of planes;   f32 rows -> matrix_encode, tile after tile -> planes;   planes -> codec_decode_row, row after row -> f32 rows
  *
  * Why this way: the caller's rows are the one big tile source; no copy is made of them.
- * Corner cases: 0 rows or columns have planes of 0 bytes; with group "tensor" all rows of a call share the scale; a tensor whose file gives other facts than the format table is
- * refused, its codes would mean something else.
+ * Corner cases: 0 rows or columns have planes of 0 bytes; with group "tensor" all rows of a call share the scale; a tensor whose file gives other
+ * facts than the format table is refused, its codes would mean something else.
  * Reference: llmq.h, NUMERICS.md, FORMAT.md 3.2. Worked number: int4:group=64, 2 x 100: codes_row 50, scales_row 4.
  */
 #include <inttypes.h>
@@ -53,7 +53,8 @@ enum llmq_status llmq_quant_of_tensor(const struct llmq_model *model, size_t ind
     const struct llmq_entry *entry = llmq_entry_of(model->container, index);
     const struct format *format = format_find(info.format);
     if (!entry->decodable || !format || !same_facts(format, entry->quant.format) || !(format->scale_types >> entry->quant.scale & 1))
-        return api_status(err_set(err, ERR_UNSUPPORTED, "tensor '%s' has format '%s', which is none of this library's own", shown_str(info.name).text, shown_str(info.format).text));
+        return api_status(err_set(err, ERR_UNSUPPORTED, "tensor '%s' has format '%s', which is none of this library's own", shown_str(info.name).text,
+                                  shown_str(info.format).text));
     status = llmq_quant_open(format->name, out, error);
     if (status != LLMQ_OK) return status;
     struct quant *quant = &(*out)->quant;
@@ -85,7 +86,9 @@ enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_row
     if (status != OK) return api_status(status);
     *sizes = (struct llmq_sizes){ 0 };
     if (n_rows == 0 || cols == 0) return LLMQ_OK;
-    *sizes = (struct llmq_sizes){ .codes = plane_nbytes(&matrix.planes[0]), .scales = plane_nbytes(&matrix.planes[1]), .codes_row = plane_row_nbytes(&matrix.planes[0]),
+    *sizes = (struct llmq_sizes){ .codes = plane_nbytes(&matrix.planes[0]),
+                                  .scales = plane_nbytes(&matrix.planes[1]),
+                                  .codes_row = plane_row_nbytes(&matrix.planes[0]),
                                   .scales_row = plane_row_nbytes(&matrix.planes[1]) };
     if (matrix.n_planes < 3) return LLMQ_OK;
     sizes->zeros = plane_nbytes(&matrix.planes[2]);
@@ -95,7 +98,8 @@ enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_row
 
 /* ---- quantising ----------------------------------------------------------------------------------------------------------------- */
 
-static enum status encode_all(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, uint8_t *const whole[CODEC_PLANES_MAX], struct err *err)
+static enum status encode_all(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch,
+                              uint8_t *const whole[CODEC_PLANES_MAX], struct err *err)
 {
     struct group_scale *given = NULL;
     enum status status = matrix->spans ? matrix_observe(matrix, bytes, scratch, &given, err) : OK;
@@ -109,7 +113,8 @@ static enum status encode_all(const struct matrix *matrix, const uint8_t *bytes,
     return status;
 }
 
-enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float *x, uint64_t n_rows, uint64_t cols, void *codes, void *scales, void *zeros, struct llmq_error *error)
+enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float *x, uint64_t n_rows, uint64_t cols, void *codes, void *scales,
+                                    void *zeros, struct llmq_error *error)
 {
     struct err *err = api_err(error);
     struct matrix matrix;
@@ -128,8 +133,8 @@ enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float 
 
 /* ---- dequantising --------------------------------------------------------------------------------------------------------------- */
 
-enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void *codes, const void *scales, const void *zeros, uint64_t n_rows, uint64_t cols, float *out,
-                                      struct llmq_error *error)
+enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void *codes, const void *scales, const void *zeros, uint64_t n_rows,
+                                      uint64_t cols, float *out, struct llmq_error *error)
 {
     struct matrix matrix;
     if (!quant) return api_null("quant", error);

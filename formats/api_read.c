@@ -4,8 +4,8 @@
  *   rows of a plane:       the tiles that hold them, each checked, cut at both ends
  *
  * Why this way: a thin view of struct container; kept tensors are read by whole tiles so that no compressed tile is decoded twice in a call.
- * Corner cases: containers other than llmq have one plane "data", raw at its place in the file; elements of fewer than 8 bits count as one row of bytes there; a tensor without weights reads
- * as nothing; a NULL buffer is allowed when nothing is read.
+ * Corner cases: containers other than llmq have one plane "data", raw at its place in the file; elements of fewer than 8 bits count as one row of
+ * bytes there; a tensor without weights reads as nothing; a NULL buffer is allowed when nothing is read.
  * Reference: llmq.h, FORMAT.md 3. Worked number: rows 3 .. 4 of a plane with 86 bytes a row are bytes 258 .. 429.
  */
 #include <inttypes.h>
@@ -88,7 +88,9 @@ static struct plane plane_of(const struct llmq_model *model, size_t index, uint3
 static uint32_t group_of(const struct llmq_entry *entry)
 {
     if (!entry->decodable) return 0;
-    return entry->quant.group_kind == GROUP_SIZE ? entry->quant.group : entry->quant.group_kind == GROUP_CHANNEL ? LLMQ_GROUP_CHANNEL : LLMQ_GROUP_TENSOR;
+    return entry->quant.group_kind == GROUP_SIZE      ? entry->quant.group
+           : entry->quant.group_kind == GROUP_CHANNEL ? LLMQ_GROUP_CHANNEL
+                                                      : LLMQ_GROUP_TENSOR;
 }
 
 size_t llmq_model_tensor_count(const struct llmq_model *model)
@@ -103,8 +105,13 @@ enum llmq_status llmq_model_tensor(const struct llmq_model *model, size_t index,
     if (!info) return api_null("tensor", error);
     const struct tensor *tensor = &model->container->tensors[index];
     const struct llmq_entry *entry = entry_of(model, index);
-    *info = (struct llmq_tensor_info){ .name = tensor->name, .dtype = tensor->dtype->name, .role = "other", .dims = tensor->dims, .rank = tensor->rank,
-                                       .rows = tensor_rows(tensor), .cols = tensor_cols(tensor) };
+    *info = (struct llmq_tensor_info){ .name = tensor->name,
+                                       .dtype = tensor->dtype->name,
+                                       .role = "other",
+                                       .dims = tensor->dims,
+                                       .rank = tensor->rank,
+                                       .rows = tensor_rows(tensor),
+                                       .cols = tensor_cols(tensor) };
     plane_of(model, index, 0, &info->n_planes);
     if (entry && entry->role && *entry->role) info->role = entry->role;
     if (!tensor->quantised) info->nbytes = tensor->nbytes;
@@ -124,12 +131,14 @@ enum llmq_status llmq_model_find(const struct llmq_model *model, const char *nam
     if (!name || !index) return api_null(name ? "index" : "name", error);
     size_t found = container_find(model->container, name);
     if (found == SIZE_MAX)
-        return api_status(err_set(api_err(error), ERR_USAGE, "'%s' has no tensor '%s'", shown_path(model->container->path).text, shown_str(name).text));
+        return api_status(
+            err_set(api_err(error), ERR_USAGE, "'%s' has no tensor '%s'", shown_path(model->container->path).text, shown_str(name).text));
     *index = found;
     return LLMQ_OK;
 }
 
-enum llmq_status llmq_model_plane(const struct llmq_model *model, size_t index, uint32_t plane, struct llmq_plane_info *info, struct llmq_error *error)
+enum llmq_status llmq_model_plane(const struct llmq_model *model, size_t index, uint32_t plane, struct llmq_plane_info *info,
+                                  struct llmq_error *error)
 {
     enum llmq_status status = check_tensor(model, index, error);
     if (status != LLMQ_OK) return status;
@@ -140,8 +149,13 @@ enum llmq_status llmq_model_plane(const struct llmq_model *model, size_t index, 
     const struct container *container = model->container;
     const struct tensor *tensor = &container->tensors[index];
     const struct llmq_entry *entry = entry_of(model, index);
-    *info = (struct llmq_plane_info){ .name = shape.name, .bits = shape.bits, .rows = shape.rows, .cols = shape.cols, .row_nbytes = plane_row_nbytes(&shape),
-                                      .nbytes = plane_nbytes(&shape), .file = container->files[tensor->file].path };
+    *info = (struct llmq_plane_info){ .name = shape.name,
+                                      .bits = shape.bits,
+                                      .rows = shape.rows,
+                                      .cols = shape.cols,
+                                      .row_nbytes = plane_row_nbytes(&shape),
+                                      .nbytes = plane_nbytes(&shape),
+                                      .file = container->files[tensor->file].path };
     if (info->nbytes) info->offset = entry ? entry->planes[plane].offset : tensor->offset;
     return LLMQ_OK;
 }
@@ -202,8 +216,8 @@ static enum status read_kept(const struct llmq_model *model, size_t index, uint6
 static enum status check_rows(const struct llmq_model *model, size_t index, uint64_t first_row, uint64_t n_rows, uint64_t rows, struct err *err)
 {
     if (first_row <= rows && n_rows <= rows - first_row) return OK;
-    return err_set(err, ERR_USAGE, "cannot read tensor '%s': first row %" PRIu64 " + %" PRIu64 " rows exceed its %" PRIu64, shown_str(model->container->tensors[index].name).text,
-                   first_row, n_rows, rows);
+    return err_set(err, ERR_USAGE, "cannot read tensor '%s': first row %" PRIu64 " + %" PRIu64 " rows exceed its %" PRIu64,
+                   shown_str(model->container->tensors[index].name).text, first_row, n_rows, rows);
 }
 
 enum llmq_status llmq_read_rows(struct llmq_model *model, size_t index, uint64_t first_row, uint64_t n_rows, float *out, struct llmq_error *error)
@@ -216,7 +230,8 @@ enum llmq_status llmq_read_rows(struct llmq_model *model, size_t index, uint64_t
     if (status != OK) return api_status(status);
     const uint64_t cols = tensor_cols(tensor);
     if (!tensor->quantised && !tensor->dtype->widen)
-        return api_status(err_set(err, ERR_UNSUPPORTED, "cannot read tensor '%s': dtype %s has no numbers that llmq can decode", shown_str(tensor->name).text, tensor->dtype->name));
+        return api_status(err_set(err, ERR_UNSUPPORTED, "cannot read tensor '%s': dtype %s has no numbers that llmq can decode",
+                                  shown_str(tensor->name).text, tensor->dtype->name));
     if (tensor->n_weights == 0 || n_rows == 0) return LLMQ_OK;
     if (!out) return api_null("out", error);
     if (tensor->quantised) return api_status(container_read_f32(model->container, index, first_row, n_rows, 0, cols, out, err));
@@ -234,7 +249,8 @@ enum llmq_status llmq_read_bytes(struct llmq_model *model, size_t index, uint64_
 /* ---- planes --------------------------------------------------------------------------------------------------------------------- */
 
 /* Bytes at .. end - 1 of a plane of an llmq container. */
-static enum status read_tiles(const struct llmq_model *model, size_t index, uint32_t number, const struct plane *plane, uint64_t at, uint64_t end, uint8_t *out, struct err *err)
+static enum status read_tiles(const struct llmq_model *model, size_t index, uint32_t number, const struct plane *plane, uint64_t at, uint64_t end,
+                              uint8_t *out, struct err *err)
 {
     uint64_t per_row = size_ceil_div(plane->cols, plane->tile_cols), first_row = at / plane_row_nbytes(plane);
     uint8_t *whole = NULL;
@@ -253,7 +269,8 @@ static enum status read_tiles(const struct llmq_model *model, size_t index, uint
     return status;
 }
 
-enum llmq_status llmq_read_plane(struct llmq_model *model, size_t index, uint32_t number, uint64_t first_row, uint64_t n_rows, void *out, struct llmq_error *error)
+enum llmq_status llmq_read_plane(struct llmq_model *model, size_t index, uint32_t number, uint64_t first_row, uint64_t n_rows, void *out,
+                                 struct llmq_error *error)
 {
     struct err *err = api_err(error);
     enum llmq_status found = check_tensor(model, index, error);

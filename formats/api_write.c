@@ -4,10 +4,10 @@
  *   put:    bytes -> (held back until a unit is complete) -> unit = a tile, or the whole tensor where a group spans tiles -> encode or split -> one ticket
  *   finish: all complete? -> index -> commit;   close: what was not committed is removed
  *
- * Why this way: the same writer and the same order of parts as the converter's pipeline, so the same input gives the same file; one worker, one tile a job, so memory is that of
- * a few tiles.
- * Corner cases: a unit that lies whole in the caller's buffer is used there, not copied; what a reader would refuse (names, metadata, shapes) is refused here before a file is
- * made; after a failure only close is left.
+ * Why this way: the same writer and the same order of parts as the converter's pipeline, so the same input gives the same file; one worker, one
+ * tile a job, so memory is that of a few tiles.
+ * Corner cases: a unit that lies whole in the caller's buffer is used there, not copied; what a reader would refuse (names, metadata, shapes) is
+ * refused here before a file is made; after a failure only close is left.
  * Reference: llmq.h, FORMAT.md 2, 3. Worked number: F32 [5, 172] quantised is one unit of 3440 bytes.
  */
 #include <inttypes.h>
@@ -154,8 +154,8 @@ static void declare_kept(struct declared *own, uint64_t rows, uint64_t cols, enu
     for (uint32_t k = 0; k < out->n_planes; k++) out->planes[k] = (struct out_plane){ own->kept.planes[k], compress_maps(compress, false, k) };
 }
 
-static enum status declare_quantised(struct llmq_writer *writer, struct declared *own, uint64_t rows, uint64_t cols, enum compress_mode compress, struct out_tensor *out,
-                                     struct err *err)
+static enum status declare_quantised(struct llmq_writer *writer, struct declared *own, uint64_t rows, uint64_t cols, enum compress_mode compress,
+                                     struct out_tensor *out, struct err *err)
 {
     const struct quant *quant = &own->quant;
     struct matrix matrix;
@@ -173,7 +173,8 @@ static enum status declare_quantised(struct llmq_writer *writer, struct declared
     return out->format_facts ? OK : out_of_memory(err);
 }
 
-static enum status declare(struct llmq_writer *writer, size_t index, const struct llmq_tensor_spec *spec, enum compress_mode compress, struct err *err)
+static enum status declare(struct llmq_writer *writer, size_t index, const struct llmq_tensor_spec *spec, enum compress_mode compress,
+                           struct err *err)
 {
     struct declared *own = &writer->tensors[index];
     struct out_tensor *out = &writer->outs[index];
@@ -228,7 +229,8 @@ static enum status give_blob(void *context, size_t index, uint64_t offset, size_
     return OK;
 }
 
-static enum status declare_blob(struct llmq_writer *writer, size_t index, const struct llmq_blob_spec *spec, struct name_table *names, struct err *err)
+static enum status declare_blob(struct llmq_writer *writer, size_t index, const struct llmq_blob_spec *spec, struct name_table *names,
+                                struct err *err)
 {
     size_t number;
     if (!path_is_plain_name(spec->name, strlen(spec->name))) return err_set(err, ERR_USAGE, "it is no plain file name");
@@ -261,9 +263,12 @@ static enum status declare_blobs(struct llmq_writer *writer, const struct llmq_b
 
 /* ---- opening and closing -------------------------------------------------------------------------------------------------------- */
 
-static enum status fill_options(struct llmq_writer *writer, const char *path, const struct llmq_write_options *given, struct writer_options *options, struct err *err)
+static enum status fill_options(struct llmq_writer *writer, const char *path, const struct llmq_write_options *given, struct writer_options *options,
+                                struct err *err)
 {
-    static const enum compress_mode modes[] = { [LLMQ_COMPRESS_DEFAULT] = COMPRESS_DEFAULT, [LLMQ_COMPRESS_NONE] = COMPRESS_NONE, [LLMQ_COMPRESS_MAX] = COMPRESS_MAX };
+    static const enum compress_mode modes[] = {
+        [LLMQ_COMPRESS_DEFAULT] = COMPRESS_DEFAULT, [LLMQ_COMPRESS_NONE] = COMPRESS_NONE, [LLMQ_COMPRESS_MAX] = COMPRESS_MAX
+    };
     int mode = (int)given->compress;
     if (mode < 0 || mode >= (int)(sizeof modes / sizeof modes[0])) return err_set(err, ERR_USAGE, "there is no compression number %d", mode);
     const char *program = given->program ? given->program : PROGRAM_PREFIX;
@@ -275,8 +280,14 @@ static enum status fill_options(struct llmq_writer *writer, const char *path, co
     writer->metadata = given->metadata ? strdup(given->metadata) : NULL;
     if (!writer->program || (given->metadata && !writer->metadata)) return out_of_memory(err);
     snprintf(writer->program, room, "%s%s", program, given->program ? "" : llmq_version());
-    *options = (struct writer_options){ .path = path, .compress = modes[mode], .split_nbytes = given->split_nbytes, .align = given->align, .metadata_json = writer->metadata,
-                                        .writer_name = writer->program, .n_workers = 1, .tiles_per_job = 1 };
+    *options = (struct writer_options){ .path = path,
+                                        .compress = modes[mode],
+                                        .split_nbytes = given->split_nbytes,
+                                        .align = given->align,
+                                        .metadata_json = writer->metadata,
+                                        .writer_name = writer->program,
+                                        .n_workers = 1,
+                                        .tiles_per_job = 1 };
     return OK;
 }
 
@@ -287,8 +298,8 @@ static void skip_empty(struct llmq_writer *writer)
         writer->digests[writer->current] = digest128("", 0);
 }
 
-static enum status start(struct llmq_writer *writer, const char *path, const struct llmq_tensor_spec *tensors, const struct llmq_blob_spec *blobs, size_t n_blobs,
-                         const struct llmq_write_options *given, struct err *err)
+static enum status start(struct llmq_writer *writer, const char *path, const struct llmq_tensor_spec *tensors, const struct llmq_blob_spec *blobs,
+                         size_t n_blobs, const struct llmq_write_options *given, struct err *err)
 {
     size_t n = writer->n_tensors;
     struct writer_options options;
@@ -300,7 +311,8 @@ static enum status start(struct llmq_writer *writer, const char *path, const str
     writer->blob_names = calloc(n_blobs + 1, sizeof *writer->blob_names);
     writer->facts = calloc(format_count(), sizeof *writer->facts);
     writer->stream = digest_open();
-    if (!writer->tensors || !writer->outs || !writer->digests || !writer->blobs || !writer->blob_names || !writer->facts || !writer->stream) return out_of_memory(err);
+    if (!writer->tensors || !writer->outs || !writer->digests || !writer->blobs || !writer->blob_names || !writer->facts || !writer->stream)
+        return out_of_memory(err);
     enum status status = fill_options(writer, path, given, &options, err);
     if (status == OK) status = declare_all(writer, tensors, options.compress, err);
     if (status == OK) status = declare_blobs(writer, blobs, n_blobs, err);
@@ -310,8 +322,8 @@ static enum status start(struct llmq_writer *writer, const char *path, const str
     return status;
 }
 
-enum llmq_status llmq_writer_open(const char *path, const struct llmq_tensor_spec *tensors, size_t n_tensors, const struct llmq_blob_spec *blobs, size_t n_blobs,
-                                  const struct llmq_write_options *options, struct llmq_writer **out, struct llmq_error *error)
+enum llmq_status llmq_writer_open(const char *path, const struct llmq_tensor_spec *tensors, size_t n_tensors, const struct llmq_blob_spec *blobs,
+                                  size_t n_blobs, const struct llmq_write_options *options, struct llmq_writer **out, struct llmq_error *error)
 {
     static const struct llmq_write_options defaults;
     struct err *err = api_err(error);
@@ -358,7 +370,8 @@ void llmq_writer_close(struct llmq_writer *writer)
 /* ---- tiles ---------------------------------------------------------------------------------------------------------------------- */
 
 /* Puts the next tile: its source bytes, for the digest, and its packed bytes of the first n_planes planes. */
-static enum status put_tile(struct llmq_writer *writer, const uint8_t *bytes, const uint8_t *const planes[OUT_PLANES_MAX], uint32_t n_planes, struct err *err)
+static enum status put_tile(struct llmq_writer *writer, const uint8_t *bytes, const uint8_t *const planes[OUT_PLANES_MAX], uint32_t n_planes,
+                            struct err *err)
 {
     const struct out_tensor *out = &writer->outs[writer->current];
     uint64_t tile = writer->n_tiles++;
@@ -397,7 +410,8 @@ static enum status put_spanning(struct llmq_writer *writer, const uint8_t *bytes
     const struct plane *source = &writer->matrix.source;
     struct group_scale *given = NULL;
     enum status status = matrix_observe(&writer->matrix, bytes, &writer->scratch, &given, err);
-    for (uint64_t t = 0; t < plane_tile_count(source) && status == OK; t++) status = put_quantised(writer, bytes + plane_tile_offset(source, t), given, err);
+    for (uint64_t t = 0; t < plane_tile_count(source) && status == OK; t++)
+        status = put_quantised(writer, bytes + plane_tile_offset(source, t), given, err);
     free(given);
     return status;
 }
@@ -433,7 +447,8 @@ static enum status begin(struct llmq_writer *writer, struct err *err)
     writer->n_put = writer->n_tiles = writer->n_held = 0;
     digest_reset(writer->stream);
     for (uint32_t k = 0; k < out->n_planes && status == OK; k++)
-        if (!own->is_kept || own->kept.kind != KEPT_DATA) status = need(&writer->planes[k], &writer->planes_nbytes[k], plane_tile_nbytes(&out->planes[k].plane, 0), err);
+        if (!own->is_kept || own->kept.kind != KEPT_DATA)
+            status = need(&writer->planes[k], &writer->planes_nbytes[k], plane_tile_nbytes(&out->planes[k].plane, 0), err);
     if (status == OK && !own->is_kept) {
         matrix_scratch_close(&writer->scratch);
         status = matrix_make(&own->quant, writer->kernels, own->dtype, own->source.rows, own->source.cols, &writer->matrix, err);
@@ -494,7 +509,8 @@ static uint64_t current_nbytes(const struct llmq_writer *writer)
 static enum status incomplete(const struct llmq_writer *writer, struct err *err)
 {
     uint64_t nbytes = current_nbytes(writer), n_put = writer->begun ? writer->n_put : 0;
-    return err_set(err, ERR_USAGE, "tensor '%s' still lacks %" PRIu64 " of its %" PRIu64 " bytes", shown_str(writer->tensors[writer->current].name).text, nbytes - n_put, nbytes);
+    return err_set(err, ERR_USAGE, "tensor '%s' still lacks %" PRIu64 " of its %" PRIu64 " bytes",
+                   shown_str(writer->tensors[writer->current].name).text, nbytes - n_put, nbytes);
 }
 
 /* Is it the tensor's turn, and has it that many bytes left? */

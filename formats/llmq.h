@@ -131,7 +131,8 @@ const char *llmq_model_note(const struct llmq_model *model, size_t index);
 /* One tensor. */
 struct llmq_tensor_info {
     const char *name; /* unique in the model; UTF-8 without control characters */
-    const char *dtype; /* of the plain weights, as safetensors spells it: "BF16", "F16", "F32", "I64", ...; for a quantised tensor that of its source */
+    const char
+        *dtype; /* of the plain weights, as safetensors spells it: "BF16", "F16", "F32", "I64", ...; for a quantised tensor that of its source */
     const char *role; /* what it is in the model: "q", "down", "norm", ...; "other" when the file does not say */
     const uint64_t *dims; /* rank of them, outermost first */
     uint32_t rank; /* 0 .. 64; 0 is a scalar */
@@ -165,11 +166,13 @@ struct llmq_plane_info {
     uint64_t rows, cols;
     uint64_t row_nbytes, nbytes; /* of one row, of all */
     const char *file; /* path of the file that holds it */
-    uint64_t offset; /* of its first byte in that file when it lies there raw and in one piece, ready to be mapped; 0 when it is compressed, or has no bytes. Mapped bytes are not checked */
+    uint64_t
+        offset; /* of its first byte in that file when it lies there raw and in one piece, ready to be mapped; 0 when it is compressed, or has no bytes. Mapped bytes are not checked */
 };
 
 /* Plane number plane, 0 .. n_planes - 1, of tensor number index. */
-enum llmq_status llmq_model_plane(const struct llmq_model *model, size_t index, uint32_t plane, struct llmq_plane_info *info, struct llmq_error *error);
+enum llmq_status llmq_model_plane(const struct llmq_model *model, size_t index, uint32_t plane, struct llmq_plane_info *info,
+                                  struct llmq_error *error);
 
 /* A small file that travels with the model: config.json, tokenizer.json, ... */
 struct llmq_blob_info {
@@ -199,7 +202,8 @@ enum llmq_status llmq_read_bytes(struct llmq_model *model, size_t index, uint64_
 /* Rows first_row .. first_row + n_rows - 1 of a plane (rows of the plane, not of the tensor) into out, n_rows *
  * row_nbytes bytes, checked against their checksums and decompressed. For quantised tensors these are the codes, scales
  * and zeros that llmq_dequantise_rows takes. Thread-safe. */
-enum llmq_status llmq_read_plane(struct llmq_model *model, size_t index, uint32_t plane, uint64_t first_row, uint64_t n_rows, void *out, struct llmq_error *error);
+enum llmq_status llmq_read_plane(struct llmq_model *model, size_t index, uint32_t plane, uint64_t first_row, uint64_t n_rows, void *out,
+                                 struct llmq_error *error);
 
 /* Bytes offset .. offset + nbytes - 1 of small file number index. Thread-safe. */
 enum llmq_status llmq_read_blob(struct llmq_model *model, size_t index, uint64_t offset, size_t nbytes, void *out, struct llmq_error *error);
@@ -248,13 +252,14 @@ enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_row
  * be worked off in several calls, also in several threads, each with its own rows of the planes; except with
  * group=tensor, where one call brings the whole tensor. A NaN, an Inf or a scale that is too large for its type is
  * LLMQ_ERR_DATA with row and column. Memory: below 3 MB. Thread-safe. */
-enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float *x, uint64_t n_rows, uint64_t cols, void *codes, void *scales, void *zeros, struct llmq_error *error);
+enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float *x, uint64_t n_rows, uint64_t cols, void *codes, void *scales,
+                                    void *zeros, struct llmq_error *error);
 
 /* The reverse: n_rows x cols weights into out, weight = value(code) * scale or (code - zero) * scale (FORMAT.md 4).
  * Planes as llmq_quantise_rows or llmq_read_plane gives them; any codes and scales are decoded, also such as no encoder
  * writes. zeros may be NULL for formats without zero points. Allocates nothing. Thread-safe. */
-enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void *codes, const void *scales, const void *zeros, uint64_t n_rows, uint64_t cols, float *out,
-                                      struct llmq_error *error);
+enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void *codes, const void *scales, const void *zeros, uint64_t n_rows,
+                                      uint64_t cols, float *out, struct llmq_error *error);
 
 /* ---- writing a container -------------------------------------------------------------------------------------------------------- */
 
@@ -297,8 +302,8 @@ struct llmq_writer;
 /* Begins the file at path: checks and copies all arguments, checks the free space, creates PATH.partial and writes the
  * small files. Nothing is visible under the final name before llmq_writer_finish. A quantised tensor must have weights
  * and a dtype that is a float (F32, BF16, F16, F64, F8_E4M3, F8_E5M2). Memory: about 1 KB a tensor, and a few tiles. */
-enum llmq_status llmq_writer_open(const char *path, const struct llmq_tensor_spec *tensors, size_t n_tensors, const struct llmq_blob_spec *blobs, size_t n_blobs,
-                                  const struct llmq_write_options *options, struct llmq_writer **writer, struct llmq_error *error);
+enum llmq_status llmq_writer_open(const char *path, const struct llmq_tensor_spec *tensors, size_t n_tensors, const struct llmq_blob_spec *blobs,
+                                  size_t n_blobs, const struct llmq_write_options *options, struct llmq_writer **writer, struct llmq_error *error);
 
 /* Appends nbytes of the weights of tensor number index, little-endian elements of its declared dtype, row-major: for a
  * tensor declared as F32 these are rows of float. All tensors are put in the order in which they were declared, the

@@ -1,8 +1,11 @@
 /* test_api.c: every function of llmq.h, used as a program outside would, and misused.
  *
- * Drawing: floats -> llmq_writer -> file -> llmq_model -> floats, bytes, planes; compared with one group at a time through quant_group, and with what `llmq convert` writes.
- * Why this way: only llmq.h is called; the internal headers serve as the second opinion. The strongest test is that program and library write the same file.
- * Corner cases: pieces of any size, groups over several tiles, tensors without weights, scalars, elements below 8 bits, shards, damage, NULL everywhere.
+ * Drawing: floats -> llmq_writer -> file -> llmq_model -> floats, bytes, planes; compared with one group at a time through quant_group, and with
+ * what `llmq convert` writes.
+ * Why this way: only llmq.h is called; the internal headers serve as the second opinion. The strongest test is that program and library write the
+ * same file.
+ * Corner cases: pieces of any size, groups over several tiles, tensors without weights, scalars, elements below 8 bits, shards, damage, NULL
+ * everywhere.
  * Reference: llmq.h. Worked number: int4:group=64, 2 x 100: 100 bytes of codes, 8 of scales.
  */
 #include "llmq.h"
@@ -18,19 +21,19 @@
 
 static struct llmq_error error;
 
-#define assert_done(call)                                                                                \
-    do {                                                                                                 \
-        enum llmq_status assert_done_status = (call);                                                    \
-        if (assert_done_status != LLMQ_OK) fail_msg("%s: %d: %s", #call, (int)assert_done_status, error.text); \
+#define assert_done(call)                                                                                                                            \
+    do {                                                                                                                                             \
+        enum llmq_status assert_done_status = (call);                                                                                                \
+        if (assert_done_status != LLMQ_OK) fail_msg("%s: %d: %s", #call, (int)assert_done_status, error.text);                                       \
     } while (0)
 
-#define assert_denied(call, wanted, part)                                                                \
-    do {                                                                                                 \
-        error = (struct llmq_error){ 0, "" };                                                            \
-        enum llmq_status assert_denied_status = (call);                                                  \
-        if (assert_denied_status != (wanted)) fail_msg("%s: %d: %s", #call, (int)assert_denied_status, error.text); \
-        assert_int_equal(error.code, wanted);                                                            \
-        if (!strstr(error.text, (part))) fail_msg("%s: '%s' lacks '%s'", #call, error.text, (part));     \
+#define assert_denied(call, wanted, part)                                                                                                            \
+    do {                                                                                                                                             \
+        error = (struct llmq_error){ 0, "" };                                                                                                        \
+        enum llmq_status assert_denied_status = (call);                                                                                              \
+        if (assert_denied_status != (wanted)) fail_msg("%s: %d: %s", #call, (int)assert_denied_status, error.text);                                  \
+        assert_int_equal(error.code, wanted);                                                                                                        \
+        if (!strstr(error.text, (part))) fail_msg("%s: '%s' lacks '%s'", #call, error.text, (part));                                                 \
     } while (0)
 
 static void *new_bytes(uint64_t nbytes)
@@ -196,9 +199,19 @@ static void test_quantise(void **state)
         const char *text;
         uint64_t rows, cols;
     } cases[] = {
-        { "mxfp4", 5, 100 }, { "mxfp4:rule=floor", 3, 4096 }, { "mxfp6_e3m2", 3, 77 }, { "mxfp8_e5m2:rule=rceil", 2, 64 }, { "mxint8:group=5", 4, 23 },
-        { "int3:group=7,rule=mse", 3, 50 }, { "int4:group=64", 600, 500 }, { "int8:rounding=up", 2, 129 }, { "uint5:group=channel", 9, 31 }, { "uint2:group=1,scale=f32", 2, 9 },
-        { "uint7:group=48,scale=f16", 2, 270000 }, { "int6:group=32768", 1, 300000 }, { "int4", 1, 1 },
+        { "mxfp4", 5, 100 },
+        { "mxfp4:rule=floor", 3, 4096 },
+        { "mxfp6_e3m2", 3, 77 },
+        { "mxfp8_e5m2:rule=rceil", 2, 64 },
+        { "mxint8:group=5", 4, 23 },
+        { "int3:group=7,rule=mse", 3, 50 },
+        { "int4:group=64", 600, 500 },
+        { "int8:rounding=up", 2, 129 },
+        { "uint5:group=channel", 9, 31 },
+        { "uint2:group=1,scale=f32", 2, 9 },
+        { "uint7:group=48,scale=f16", 2, 270000 },
+        { "int6:group=32768", 1, 300000 },
+        { "int4", 1, 1 },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const uint64_t rows = cases[i].rows, cols = cases[i].cols, half = rows / 2;
@@ -207,8 +220,8 @@ static void test_quantise(void **state)
         struct planes wanted = reference_planes(cases[i].text, x, rows, cols, quant, y), got = new_planes(quant, rows, cols);
         const struct llmq_sizes *sizes = &got.sizes;
         /* in two calls, each with its own rows of the planes */
-        assert_done(llmq_quantise_rows(quant, x + half * cols, rows - half, cols, got.codes + half * sizes->codes_row, got.scales + half * sizes->scales_row,
-                                       got.zeros ? got.zeros + half * sizes->zeros_row : NULL, &error));
+        assert_done(llmq_quantise_rows(quant, x + half * cols, rows - half, cols, got.codes + half * sizes->codes_row,
+                                       got.scales + half * sizes->scales_row, got.zeros ? got.zeros + half * sizes->zeros_row : NULL, &error));
         assert_done(llmq_quantise_rows(quant, x, half, cols, got.codes, got.scales, got.zeros, &error));
         assert_memory_equal(got.codes, wanted.codes, sizes->codes + 1);
         assert_memory_equal(got.scales, wanted.scales, sizes->scales + 1);
@@ -232,7 +245,8 @@ static void test_quantise_refusals(void **state)
     struct llmq_quant *quant = new_quant("uint4:group=3,scale=f16");
     assert_denied(llmq_quantise_rows(quant, x, 2, 3, codes, scales, zeros, &error), LLMQ_ERR_DATA, "the weight at row 1, column 1 is NaN or Inf");
     x[4] = 3e38f;
-    assert_denied(llmq_quantise_rows(quant, x, 2, 3, codes, scales, zeros, &error), LLMQ_ERR_DATA, "the scale of the group at row 1, column 0 is too large for f16");
+    assert_denied(llmq_quantise_rows(quant, x, 2, 3, codes, scales, zeros, &error), LLMQ_ERR_DATA,
+                  "the scale of the group at row 1, column 0 is too large for f16");
     assert_denied(llmq_quantise_rows(quant, NULL, 2, 3, codes, scales, zeros, &error), LLMQ_ERR_USAGE, "x is NULL");
     assert_denied(llmq_quantise_rows(quant, x, 2, 3, NULL, scales, zeros, &error), LLMQ_ERR_USAGE, "codes is NULL");
     assert_denied(llmq_quantise_rows(quant, x, 2, 3, codes, NULL, zeros, &error), LLMQ_ERR_USAGE, "scales is NULL");
@@ -262,7 +276,8 @@ static void test_quantise_refusals(void **state)
 
 /* ---- a model that has everything ------------------------------------------------------------------------------------------------ */
 
-static const uint64_t dims_3d[] = { 3, 50, 130 }, dims_2d[] = { 700, 900 }, dims_long[] = { 2, 300000 }, dims_1d[] = { 77 }, dims_empty[] = { 4, 0 }, dims_small[] = { 2, 3, 4 };
+static const uint64_t dims_3d[] = { 3, 50, 130 }, dims_2d[] = { 700, 900 }, dims_long[] = { 2, 300000 }, dims_1d[] = { 77 }, dims_empty[] = { 4, 0 },
+                      dims_small[] = { 2, 3, 4 };
 
 static const struct declared {
     const char *name, *dtype, *role, *format;
@@ -290,7 +305,9 @@ static const struct declared {
 
 enum { N_EVERYTHING = sizeof everything / sizeof everything[0] };
 
-static const struct llmq_blob_spec blobs[] = { { "config.json", "{\"model_type\": \"llama\"}", 23 }, { "empty.txt", NULL, 0 }, { "notes.txt", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 55 } };
+static const struct llmq_blob_spec blobs[] = { { "config.json", "{\"model_type\": \"llama\"}", 23 },
+                                               { "empty.txt", NULL, 0 },
+                                               { "notes.txt", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 55 } };
 
 struct source {
     struct llmq_tensor_spec specs[N_EVERYTHING];
@@ -314,7 +331,8 @@ static struct source new_source(void)
             uint64_t seed = i + 1;
             source.bytes[i] = new_bytes(source.nbytes[i]);
             if (strcmp(dtype, "BF16") == 0) dtype_find("BF16", 4)->narrow(x, (size_t)n, source.bytes[i]);
-            else for (uint64_t k = 0; k < source.nbytes[i]; k++) source.bytes[i][k] = (uint8_t)(test_random(&seed) & 0x3F);
+            else
+                for (uint64_t k = 0; k < source.nbytes[i]; k++) source.bytes[i][k] = (uint8_t)(test_random(&seed) & 0x3F);
             free(x);
         }
         source.specs[i] = (struct llmq_tensor_spec){ d->name, d->dims, d->rank, d->dtype, d->role, d->format ? new_quant(d->format) : NULL };
@@ -402,11 +420,14 @@ static void check_info(const struct llmq_tensor_info *info, size_t i, const stru
     assert_string_equal(info->scale_rule, scale_rule_name(quant.rule));
     assert_string_equal(info->rounding, rounding_name(quant.rounding));
     assert_int_equal(info->n_planes, quant.format->zero_point ? 3 : 2);
-    assert_int_equal(info->group, quant.group_kind == GROUP_SIZE ? quant.group : quant.group_kind == GROUP_CHANNEL ? LLMQ_GROUP_CHANNEL : LLMQ_GROUP_TENSOR);
+    assert_int_equal(info->group, quant.group_kind == GROUP_SIZE      ? quant.group
+                                  : quant.group_kind == GROUP_CHANNEL ? LLMQ_GROUP_CHANNEL
+                                                                      : LLMQ_GROUP_TENSOR);
 }
 
 /* The plane's rows in pieces, compared with wanted, and where it is mapped with the file. */
-static void check_plane(struct llmq_model *model, size_t index, uint32_t plane, const char *name, const uint8_t *wanted, uint64_t nbytes, uint64_t *seed)
+static void check_plane(struct llmq_model *model, size_t index, uint32_t plane, const char *name, const uint8_t *wanted, uint64_t nbytes,
+                        uint64_t *seed)
 {
     struct llmq_plane_info info;
     assert_done(llmq_model_plane(model, index, plane, &info, &error));
@@ -704,7 +725,12 @@ static void test_same_as_program(void **state)
 {
     (void)state;
     static const char *const modes[] = { [LLMQ_COMPRESS_DEFAULT] = "default", [LLMQ_COMPRESS_NONE] = "none", [LLMQ_COMPRESS_MAX] = "max" };
-    static const char *const formats[] = { "mxfp4", "mxfp4:rule=floor", "int4:group=64,scale=f16,rule=mse", "uint3:group=channel,rounding=away", "int8:group=tensor,rule=mse", "uint5:group=tensor",
+    static const char *const formats[] = { "mxfp4",
+                                           "mxfp4:rule=floor",
+                                           "int4:group=64,scale=f16,rule=mse",
+                                           "uint3:group=channel,rounding=away",
+                                           "int8:group=tensor,rule=mse",
+                                           "uint5:group=tensor",
                                            "mxfp6_e2m3:group=48" };
     char *dir = temp_dir(), command[4096];
     write_safetensors(temp_path(dir, "wide.safetensors"), 2, 300000);
@@ -714,7 +740,8 @@ static void test_same_as_program(void **state)
             const char *wide = temp_path(dir, f % 2 ? "wide.safetensors" : "tall.safetensors");
             char source[2048];
             snprintf(source, sizeof source, "%s", m == 0 ? tests_path("data/tiny-llama") : wide);
-            snprintf(command, sizeof command, "%s convert --in '%s' --out '%s/made.llmq' --format %s --compress %s --force --quiet >/dev/null", LLMQ_PROGRAM, source, dir, formats[f], modes[m]);
+            snprintf(command, sizeof command, "%s convert --in '%s' --out '%s/made.llmq' --format %s --compress %s --force --quiet >/dev/null",
+                     LLMQ_PROGRAM, source, dir, formats[f], modes[m]);
             if (run(command) != 0) fail_msg("failed: %s", command);
             write_again(source, temp_path(dir, "made.llmq"), temp_path(dir, "again.llmq"), (enum llmq_compress)m);
             assert_same_files(temp_path(dir, "made.llmq"), temp_path(dir, "again.llmq"));
@@ -850,7 +877,8 @@ static void test_damage(void **state)
     float *x = new_bytes(900 * sizeof *x);
     uint8_t *codes = new_bytes(plane.nbytes);
     assert_done(llmq_read_rows(model, 1, 0, 1, x, &error));
-    assert_denied(llmq_read_rows(model, 1, 699, 1, x, &error), LLMQ_ERR_MISMATCH, "cannot read tensor 'a.mxfp4' of 'm.llmq': plane 'codes', tile 2: it is damaged: the checksum is wrong");
+    assert_denied(llmq_read_rows(model, 1, 699, 1, x, &error), LLMQ_ERR_MISMATCH,
+                  "cannot read tensor 'a.mxfp4' of 'm.llmq': plane 'codes', tile 2: it is damaged: the checksum is wrong");
     assert_denied(llmq_read_plane(model, 1, 0, 0, 700, codes, &error), LLMQ_ERR_MISMATCH, "plane 'codes', tile 2");
     llmq_model_close(model);
     write_file(path, file, nbytes - 1);
@@ -930,7 +958,8 @@ static void test_order(void **state)
 
     writer = small_writer(dir);
     x[7] = NAN;
-    assert_denied(llmq_writer_put(writer, 0, x, 48, &error), LLMQ_ERR_DATA, "cannot quantise tensor 'a': the weight at row 2, column 1 is NaN or Inf");
+    assert_denied(llmq_writer_put(writer, 0, x, 48, &error), LLMQ_ERR_DATA,
+                  "cannot quantise tensor 'a': the weight at row 2, column 1 is NaN or Inf");
     llmq_writer_close(writer);
     assert_nothing_left(dir);
     temp_dir_remove(dir);
@@ -1024,7 +1053,8 @@ static void test_writer_arguments(void **state)
         { { { "a", "x", 1 }, { "a", "y", 1 } }, "it is given twice" },
     };
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
-        assert_denied(llmq_writer_open(path, NULL, 0, files[i].blobs, files[i].blobs[1].name ? 2 : 1, NULL, &writer, &error), LLMQ_ERR_USAGE, files[i].part);
+        assert_denied(llmq_writer_open(path, NULL, 0, files[i].blobs, files[i].blobs[1].name ? 2 : 1, NULL, &writer, &error), LLMQ_ERR_USAGE,
+                      files[i].part);
 
     static const struct {
         struct llmq_write_options options;

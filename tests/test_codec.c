@@ -1,9 +1,11 @@
 /* test_codec.c: tensors to planes and back, tile by tile.
  *
- * Drawing: tensor -> (observe passes when a group spans tiles) -> codec_encode per tile -> planes      compared with: each group alone through quant_group, bits set one by one.
+ * Drawing: tensor -> (observe passes when a group spans tiles) -> codec_encode per tile -> planes      compared with: each group alone through
+ * quant_group, bits set one by one.
  * Why this way: the reference knows neither tiles nor strips nor vector kernels, so whatever these do cannot hide in it.
- * Corner cases: tails, one weight, rows longer than a tile, groups of 32768 and odd ones, more groups a row than are stored at once, groups over several tiles; any size of the
- * scratch; NaN, Inf and overflow with their place; planes of exact size, so that a sanitizer sees every byte too far.
+ * Corner cases: tails, one weight, rows longer than a tile, groups of 32768 and odd ones, more groups a row than are stored at once, groups over
+ * several tiles; any size of the scratch; NaN, Inf and overflow with their place; planes of exact size, so that a sanitizer sees every byte too
+ * far.
  * Reference: FORMAT.md 3; NUMERICS.md 5, 6.
  */
 #include "support/support.h"
@@ -88,7 +90,9 @@ static float draw(uint64_t *seed)
 
 static struct tensor new_tensor(const struct shape *shape, const char *dtype)
 {
-    struct tensor tensor = { .rows = shape->rows, .cols = shape->cols, .dtype = dtype_find(dtype, strlen(dtype)), .n = (size_t)(shape->rows * shape->cols) };
+    struct tensor tensor = {
+        .rows = shape->rows, .cols = shape->cols, .dtype = dtype_find(dtype, strlen(dtype)), .n = (size_t)(shape->rows * shape->cols)
+    };
     struct err err;
     uint64_t seed = shape->cols;
     assert_ok(quant_parse(shape->text, NULL, &tensor.quant, &err));
@@ -194,7 +198,8 @@ static struct group_scale naive_scale(const struct quant *quant, const float *x,
 }
 
 /* One group, wherever it lies: n weights whose first stands at (row, col), its scale at (scale_row, scale_col). */
-static void naive_group(const struct tensor *tensor, struct planes *planes, uint64_t row, uint64_t col, size_t n, uint64_t scale_row, uint64_t scale_col, bool spans)
+static void naive_group(const struct tensor *tensor, struct planes *planes, uint64_t row, uint64_t col, size_t n, uint64_t scale_row,
+                        uint64_t scale_col, bool spans)
 {
     const struct kernels *portable = kernels_at(0);
     const struct quant *quant = &tensor->quant;
@@ -244,12 +249,14 @@ static struct codec_tile tile_at(const struct tensor *tensor, const struct plane
                                .n_rows = at.n_rows,
                                .n_cols = at.n_cols };
     for (uint32_t i = 0; i < tensor->n_planes; i++)
-        if (planes->bytes[i] && plane_tile_count(&tensor->plane[i]) == plane_tile_count(&tensor->plane[0])) tile.planes[i] = planes->bytes[i] + plane_tile_offset(&tensor->plane[i], index);
+        if (planes->bytes[i] && plane_tile_count(&tensor->plane[i]) == plane_tile_count(&tensor->plane[0]))
+            tile.planes[i] = planes->bytes[i] + plane_tile_offset(&tensor->plane[i], index);
     return tile;
 }
 
 /* Observes tiles first .. first + count - 1 of one group and stores its scale as field number index. */
-static struct group_scale observe(const struct tensor *tensor, const struct kernels *kernels, const struct codec_scratch *scratch, uint64_t first, uint64_t count)
+static struct group_scale observe(const struct tensor *tensor, const struct kernels *kernels, const struct codec_scratch *scratch, uint64_t first,
+                                  uint64_t count)
 {
     struct planes none = { { NULL } };
     struct range range = { 0, 0 }, part;
@@ -297,17 +304,20 @@ static void check_equal(const struct tensor *tensor, const struct planes *got, c
     for (uint32_t i = 0; i < tensor->n_planes; i++)
         for (size_t k = 0; k < plane_nbytes(&tensor->plane[i]); k++)
             if (got->bytes[i][k] != want->bytes[i][k])
-                fail_msg("%s %s (%s): byte %zu of plane %s is %02x, not %02x", text, tensor->dtype->name, how, k, tensor->plane[i].name, got->bytes[i][k], want->bytes[i][k]);
+                fail_msg("%s %s (%s): byte %zu of plane %s is %02x, not %02x", text, tensor->dtype->name, how, k, tensor->plane[i].name,
+                         got->bytes[i][k], want->bytes[i][k]);
 }
 
 /* All rows decoded, and pieces of them that must be the same; then the measure against the decoded weights. */
-static void check_decoded(const struct tensor *tensor, const struct kernels *kernels, const struct planes *planes, const struct measure *measure, const char *text)
+static void check_decoded(const struct tensor *tensor, const struct kernels *kernels, const struct planes *planes, const struct measure *measure,
+                          const char *text)
 {
     float *y = new_bytes((size_t)tensor->cols * sizeof *y), *piece = new_bytes((size_t)tensor->cols * sizeof *piece);
     struct measure sums = { .n = tensor->n };
     for (uint64_t row = 0; row < tensor->rows; row++) {
         uint64_t scale_row = tensor->quant.group_kind == GROUP_TENSOR ? 0 : row;
-        const uint8_t *codes = planes->bytes[0] + row * plane_row_nbytes(&tensor->plane[0]), *scales = planes->bytes[1] + scale_row * plane_row_nbytes(&tensor->plane[1]);
+        const uint8_t *codes = planes->bytes[0] + row * plane_row_nbytes(&tensor->plane[0]),
+                      *scales = planes->bytes[1] + scale_row * plane_row_nbytes(&tensor->plane[1]);
         const uint8_t *zeros = tensor->n_planes > 2 ? planes->bytes[2] + scale_row * plane_row_nbytes(&tensor->plane[2]) : NULL;
         codec_decode_row(&tensor->quant, kernels, codes, scales, zeros, 0, (size_t)tensor->cols, y);
         for (uint64_t first = row; first < tensor->cols; first += 1 + tensor->cols / 3) {
@@ -392,10 +402,11 @@ static void test_geometry(void **state)
         assert_string_equal(planes[0].name, "codes");
         assert_string_equal(planes[1].name, "scales");
         const uint64_t got[] = { planes[0].tile_rows, planes[0].tile_cols, planes[1].rows, planes[1].cols, planes[1].tile_rows, planes[1].tile_cols };
-        const uint64_t want[] = { geometries[i].codes_tile[0], geometries[i].codes_tile[1], geometries[i].scales[0],
+        const uint64_t want[] = { geometries[i].codes_tile[0], geometries[i].codes_tile[1],  geometries[i].scales[0],
                                   geometries[i].scales[1],     geometries[i].scales_tile[0], geometries[i].scales_tile[1] };
         for (size_t k = 0; k < 6; k++)
-            if (got[k] != want[k]) fail_msg("%s %d: number %zu is %d, not %d", geometries[i].text, (int)geometries[i].cols, k, (int)got[k], (int)want[k]);
+            if (got[k] != want[k])
+                fail_msg("%s %d: number %zu is %d, not %d", geometries[i].text, (int)geometries[i].cols, k, (int)got[k], (int)want[k]);
     }
 }
 
@@ -452,7 +463,8 @@ static void check_bad(size_t index, const struct kernels *kernels)
     tile.nonfinite = bads[index].nonfinite;
     tile.measure = &measure;
     bool done = codec_encode(&tensor.quant, kernels, &tile, &scratch, &fault);
-    if ((int)fault.kind != bads[index].kind || done != (fault.kind == CODEC_FINE)) fail_msg("%s (case %zu): fault %d", shape.text, index, (int)fault.kind);
+    if ((int)fault.kind != bads[index].kind || done != (fault.kind == CODEC_FINE))
+        fail_msg("%s (case %zu): fault %d", shape.text, index, (int)fault.kind);
     if (done) {
         struct planes want = naive_planes(&tensor, false);
         if (bads[index].code >= 0) set_field(&tensor.plane[0], want.bytes[0], bads[index].row, bads[index].col, (unsigned)bads[index].code);

@@ -2,7 +2,8 @@
  *
  * Formula: a foreign file is its first bytes; every row of foreign.c must be met by one.
  * Why this way: the containers themselves have tests of their own; here stand what is shared and what is refused before any of them.
- * Corner cases: FIFO, folder, socket and devices must be refused without waiting; a struct container made by hand tests the dispatchers without a file.
+ * Corner cases: FIFO, folder, socket and devices must be refused without waiting; a struct container made by hand tests the dispatchers without a
+ * file.
  * Reference: container.h; the project's reliability notes 5.1 row 10.
  */
 #include "support/support.h"
@@ -101,7 +102,8 @@ static const struct {
     { "empty", "", 0, ERR_DATA, "is empty" },
     { "one byte", "x", 1, ERR_DATA, "is shorter than 8 bytes" },
     { "seven bytes", "{      ", 7, ERR_DATA, "is shorter than 8 bytes" },
-    { "LFS pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", 64, ERR_DATA, "is a git-LFS pointer, not the file itself; run git lfs pull" },
+    { "LFS pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", 64, ERR_DATA,
+      "is a git-LFS pointer, not the file itself; run git lfs pull" },
     { "web page", "<!DOCTYPE html>\n<html>", 22, ERR_DATA, "is a web page" },
     { "web page in small letters", "\n\n  <!doctype html>", 19, ERR_DATA, "is a web page" },
     { "web page without doctype", "<HTML><body>", 12, ERR_DATA, "is a web page" },
@@ -116,13 +118,19 @@ static const struct {
     { "HDF5", "\x89HDF\r\n\x1a\n\0", 9, ERR_UNSUPPORTED, "HDF5" },
     { "NumPy", "\x93NUMPY\1\0v\0", 10, ERR_UNSUPPORTED, "NumPy" },
     { "gzip", "\x1f\x8b\x08\0\0\0\0\0\0\3", 10, ERR_UNSUPPORTED, "gzip" },
-    { "xz", "\xfd" "7zXZ\0\0\4\xe6\xd6", 10, ERR_UNSUPPORTED, "xz" },
+    { "xz",
+      "\xfd"
+      "7zXZ\0\0\4\xe6\xd6",
+      10, ERR_UNSUPPORTED, "xz" },
     { "zstd", "\x28\xb5\x2f\xfd\4\0\0\0\0\0", 10, ERR_UNSUPPORTED, "zstd" },
     { "JSON", "{\"hidden_size\": 64}", 19, ERR_UNSUPPORTED, "is a JSON text, not weights" },
     { "JSON behind blanks", "\n  {\"error\": 1}", 15, ERR_UNSUPPORTED, "is a JSON text, not weights" },
     { "plain text", "hello, I am no model", 20, ERR_UNSUPPORTED, "no model file that llmq knows" },
     { "zeros", "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16, ERR_UNSUPPORTED, "no model file that llmq knows" },
-    { "ELF", "\x7f" "ELF\2\1\1\0\0\0\0", 11, ERR_UNSUPPORTED, "no model file that llmq knows" },
+    { "ELF",
+      "\x7f"
+      "ELF\2\1\1\0\0\0\0",
+      11, ERR_UNSUPPORTED, "no model file that llmq knows" },
 };
 
 static void foreign_files_are_named(void **state)
@@ -221,7 +229,12 @@ static void fake_close(struct container *container)
 }
 
 static const struct container_ops fake_ops = {
-    .name = "fake", .read = fake_read, .read_f32 = fake_read_f32, .read_blob = fake_read, .check_unchanged = fake_check, .close = fake_close,
+    .name = "fake",
+    .read = fake_read,
+    .read_f32 = fake_read_f32,
+    .read_blob = fake_read,
+    .check_unchanged = fake_check,
+    .close = fake_close,
 };
 
 /* Tensors "p" (plain U8) and "q" (quantised), both 2 x 3 x 4; one blob. */
@@ -259,7 +272,8 @@ static void ranges_are_checked_before_the_container_sees_them(void **state)
     assert_refused(container_read(fake, 0, 0, SIZE_MAX, buf, &err), ERR_USAGE, "exceeds");
     assert_refused(container_read(fake, 2, 0, 1, buf, &err), ERR_USAGE, "no tensor number 2, only 2");
     assert_refused(container_read(fake, 1, 0, 1, buf, &err), ERR_USAGE, "tensor 'q' of 'fake': it is quantised");
-    assert_refused(container_read_blob(fake, 0, 5, 6, buf, &err), ERR_USAGE, "cannot read 'config.json' of 'd/fake': offset 5 + size 6 exceeds its 10 bytes");
+    assert_refused(container_read_blob(fake, 0, 5, 6, buf, &err), ERR_USAGE,
+                   "cannot read 'config.json' of 'd/fake': offset 5 + size 6 exceeds its 10 bytes");
     assert_refused(container_read_blob(fake, 1, 0, 0, buf, &err), ERR_USAGE, "no small file number 1, only 1");
     assert_ok(container_read_blob(fake, 0, 5, 5, buf, &err));
     assert_refused(container_check_unchanged(fake, &err), ERR_DATA, "checked");

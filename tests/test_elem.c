@@ -25,8 +25,9 @@ static void make_ladder(const struct elem *elem, struct ladder *ladder)
     *ladder = (struct ladder){ .elem = elem };
     for (uint32_t code = 0; code < 1u << elem->bits; code++) {
         double value = (double)elem_decode(elem, code);
-        bool written = elem->kind == ELEM_FLOAT ? isfinite(value) && !(signbit(value) && value == 0)
-                                                : value * exp2(elem->fraction_bits) >= elem->code_min && value * exp2(elem->fraction_bits) <= elem->code_max;
+        bool written = elem->kind == ELEM_FLOAT
+                           ? isfinite(value) && !(signbit(value) && value == 0)
+                           : value * exp2(elem->fraction_bits) >= elem->code_min && value * exp2(elem->fraction_bits) <= elem->code_max;
         if (!written) continue;
         size_t at = ladder->n++;
         for (; at > 0 && ladder->value[at - 1] > value; at--) {
@@ -164,8 +165,10 @@ static void check_kernel(const struct elem *elem, const struct kernels *kernels,
     kernels->decode(elem, &groups, codes, decoded);
     for (size_t i = 0; i < n; i++) {
         uint32_t want = elem_encode(elem, x[i], rounding), bits = f32_bits(elem_decode(elem, want));
-        if (codes[i] != want) fail_msg("%s %s %s: %a gives %x, not %x", kernels->name, elem->name, rounding_name(rounding), (double)x[i], codes[i], want);
-        if (f32_bits(y[i]) != bits || f32_bits(decoded[i]) != bits) fail_msg("%s %s: code %x gives %a and %a", kernels->name, elem->name, want, (double)y[i], (double)decoded[i]);
+        if (codes[i] != want)
+            fail_msg("%s %s %s: %a gives %x, not %x", kernels->name, elem->name, rounding_name(rounding), (double)x[i], codes[i], want);
+        if (f32_bits(y[i]) != bits || f32_bits(decoded[i]) != bits)
+            fail_msg("%s %s: code %x gives %a and %a", kernels->name, elem->name, want, (double)y[i], (double)decoded[i]);
     }
 }
 
@@ -204,14 +207,17 @@ static void test_kernel_decodes(void **state)
             kernels_at(k)->decode(elem, &groups, codes, y);
             for (size_t i = 0; i < groups.n; i++) {
                 float want = elem_decode(elem, (uint32_t)i) * 8.0f;
-                if (isnan(want) ? !isnan(y[i]) : f32_bits(want) != f32_bits(y[i])) fail_msg("%s %s: code %zx gives %a", kernels_at(k)->name, elem->name, i, (double)y[i]);
+                if (isnan(want) ? !isnan(y[i]) : f32_bits(want) != f32_bits(y[i]))
+                    fail_msg("%s %s: code %zx gives %a", kernels_at(k)->name, elem->name, i, (double)y[i]);
             }
         }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_facts),   cmocka_unit_test(test_round_trip), cmocka_unit_test(test_nearest),
-                                        cmocka_unit_test(test_exact_powers), cmocka_unit_test(test_kernels),    cmocka_unit_test(test_kernel_decodes) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_facts),        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_exact_powers), cmocka_unit_test(test_kernels),    cmocka_unit_test(test_kernel_decodes)
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,7 +42,7 @@ static void test_wrap(void **state)
     assert_int_equal(err_wrap(&err, ERR_IO, "cannot read '%s'", "m"), ERR_DATA);
     assert_string_equal(err.text, "cannot read 'm': tensor 't': offset 12 is odd");
     assert_int_equal(err_wrap(NULL, ERR_IO, "x"), ERR_IO);
-    err = (struct err){.code = OK};
+    err = (struct err){ .code = OK };
     assert_int_equal(err_wrap(&err, ERR_IO, "alone"), ERR_IO);
     assert_string_equal(err.text, "alone");
 }
@@ -93,30 +93,34 @@ static void test_names(void **state)
         size_t size;
         const char *wanted;
     } cases[] = {
-        {"plain.name", 10, 64, "plain.name"},
-        {"", 0, 64, ""},
-        {"a\nb", 3, 64, "a\\x0ab"},
-        {"a\0b", 3, 64, "a\\x00b"},
-        {"'\"\\", 3, 64, "\\x27\\x22\\x5c"},
-        {"\x7f\x1b[2J", 5, 64, "\\x7f\\x1b[2J"},
-        {"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 9, 64, "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"},
-        {"\xff\xc3", 2, 64, "\\xff\\xc3"},
-        {"\xed\xa0\x80", 3, 64, "\\xed\\xa0\\x80"},
-        {"\xc2\x9b" "1m", 4, 64, "\\xc2\\x9b1m"},
-        {"\xe2\x80\xae" "x", 4, 64, "\\xe2\\x80\\xaex"},
-        {"\xe2\x80\xa8", 3, 64, "\\xe2\\x80\\xa8"},
-        {"\xe2\x81\xa6", 3, 64, "\\xe2\\x81\\xa6"},
-        {"\xe2\x80\x93", 3, 64, "\xe2\x80\x93"},
-        {"abcdefgh", 8, 9, "abcdefgh"},
-        {"abcdefghi", 9, 9, "abcde..."},
-        {"abcd\n", 5, 9, "abcd\\x0a"},
-        {"abcde\n", 6, 9, "abcde..."},
-        {"abcdef\xc3\xa9z", 9, 9, "abcde..."},
-        {"abcd\xc3\xa9zz", 8, 8, "abcd..."},
-        {"abcdef", 6, 4, "..."},
-        {"abcdef", 6, 3, ".."},
-        {"abcdef", 6, 1, ""},
-        {"ab", 2, 3, "ab"},
+        { "plain.name", 10, 64, "plain.name" },
+        { "", 0, 64, "" },
+        { "a\nb", 3, 64, "a\\x0ab" },
+        { "a\0b", 3, 64, "a\\x00b" },
+        { "'\"\\", 3, 64, "\\x27\\x22\\x5c" },
+        { "\x7f\x1b[2J", 5, 64, "\\x7f\\x1b[2J" },
+        { "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 9, 64, "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80" },
+        { "\xff\xc3", 2, 64, "\\xff\\xc3" },
+        { "\xed\xa0\x80", 3, 64, "\\xed\\xa0\\x80" },
+        { "\xc2\x9b"
+          "1m",
+          4, 64, "\\xc2\\x9b1m" },
+        { "\xe2\x80\xae"
+          "x",
+          4, 64, "\\xe2\\x80\\xaex" },
+        { "\xe2\x80\xa8", 3, 64, "\\xe2\\x80\\xa8" },
+        { "\xe2\x81\xa6", 3, 64, "\\xe2\\x81\\xa6" },
+        { "\xe2\x80\x93", 3, 64, "\xe2\x80\x93" },
+        { "abcdefgh", 8, 9, "abcdefgh" },
+        { "abcdefghi", 9, 9, "abcde..." },
+        { "abcd\n", 5, 9, "abcd\\x0a" },
+        { "abcde\n", 6, 9, "abcde..." },
+        { "abcdef\xc3\xa9z", 9, 9, "abcde..." },
+        { "abcd\xc3\xa9zz", 8, 8, "abcd..." },
+        { "abcdef", 6, 4, "..." },
+        { "abcdef", 6, 3, ".." },
+        { "abcdef", 6, 1, "" },
+        { "ab", 2, 3, "ab" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char *out = malloc(cases[i].size);
@@ -134,7 +138,7 @@ static void test_names_sweep(void **state)
 {
     (void)state;
     for (unsigned pair = 0; pair < 65536; pair++) {
-        char name[3] = {(char)(pair >> 8), (char)(pair & 255), 'z'}, out[16];
+        char name[3] = { (char)(pair >> 8), (char)(pair & 255), 'z' }, out[16];
         size_t size = 1 + pair % sizeof out;
         err_name(name, 3, out, size);
         size_t n = strlen(out);

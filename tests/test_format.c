@@ -1,7 +1,8 @@
 /* test_format.c: the table of formats: rows, parameters, quality, choice of scales.
  *
  * Formula: SQNR = 10 log10(sum x^2 / sum (x - y)^2) over one million Gaussian weights with the row's defaults.
- * Why this way: every test loops over the rows, so a new row is tested without a new test; the bound of a row lies 0.1 to 0.2 dB under what it reaches, because a broken rule costs more.
+ * Why this way: every test loops over the rows, so a new row is tested without a new test; the bound of a row lies 0.1 to 0.2 dB under what it
+ * reaches, because a broken rule costs more.
  * Corner cases: every refused parameter with its sentence; a search is never worse than any fixed rule, group by group.
  * Reference: format.h; NUMERICS.md 3 to 5.
  */
@@ -137,7 +138,8 @@ static void test_refused(void **state)
     struct err err;
     struct quant quant;
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
-        for (size_t k = 0; k < 3 && refused[i].parts[k]; k++) assert_refused(quant_parse(refused[i].text, &refused[i].params, &quant, &err), ERR_USAGE, refused[i].parts[k]);
+        for (size_t k = 0; k < 3 && refused[i].parts[k]; k++)
+            assert_refused(quant_parse(refused[i].text, &refused[i].params, &quant, &err), ERR_USAGE, refused[i].parts[k]);
     char text[400];
     memset(text, 'x', sizeof text);
     text[sizeof text - 1] = '\0';
@@ -218,7 +220,8 @@ static void test_quality(void **state)
     }
 }
 
-/* In every group the searched scale is at most as bad as that of every fixed rule (but for the last bits of the sums); of the MX rules floor and ceil, even and rceil lie among the candidates. */
+/* In every group the searched scale is at most as bad as that of every fixed rule (but for the last bits of the sums); of the MX rules floor and
+ * ceil, even and rceil lie among the candidates. */
 static void test_search_wins(void **state)
 {
     (void)state;
@@ -236,7 +239,8 @@ static void test_search_wins(void **state)
             quant.rule = (enum scale_rule)rule;
             sqnr_of(&quant, N, fixed);
             for (size_t g = 0; g < N / quant.group; g++)
-                if (searched[g] > fixed[g] * (1 + 1e-5)) fail_msg("%s group %zu: %g by search, %g by %s", format->name, g, searched[g], fixed[g], scale_rule_name(quant.rule));
+                if (searched[g] > fixed[g] * (1 + 1e-5))
+                    fail_msg("%s group %zu: %g by search, %g by %s", format->name, g, searched[g], fixed[g], scale_rule_name(quant.rule));
         }
     }
 }
@@ -264,8 +268,9 @@ static void test_choose(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows),        cmocka_unit_test(test_accepted),    cmocka_unit_test(test_refused),
-                                        cmocka_unit_test(test_every_parameter), cmocka_unit_test(test_group_sizes), cmocka_unit_test(test_quality),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows),        cmocka_unit_test(test_accepted),
+                                        cmocka_unit_test(test_refused),     cmocka_unit_test(test_every_parameter),
+                                        cmocka_unit_test(test_group_sizes), cmocka_unit_test(test_quality),
                                         cmocka_unit_test(test_search_wins), cmocka_unit_test(test_choose) };
     return cmocka_run_group_tests(tests, make_sample, NULL);
 }

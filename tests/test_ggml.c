@@ -1,11 +1,11 @@
 /* test_ggml.c: ggml's block types, byte for byte.
  *
- * Drawing: section 5 of layouts.md (every type, encode and decode); a line of golden/ggml.tsv: type, "-" or "w" (with importance weights), kind of input, CRC-32 of all bytes,
- * first block.
- * Why this way: the vectors come from ggml itself (llama-cpp-python 0.3.36, gcc -O2 -ffp-contract=off), which shares no code with ours; inputs are made here from integers
- * alone, so no library decides them. 16 blocks of 256 elements each, as four rows where there are importance weights.
- * Corner cases: zeros, constants, one weight a group, ties, subnormals, weights whose squares overflow; every byte in every place; odd addresses; numbers just below a power of
- * two.
+ * Drawing: section 5 of layouts.md (every type, encode and decode); a line of golden/ggml.tsv: type, "-" or "w" (with importance weights), kind of
+ * input, CRC-32 of all bytes, first block.
+ * Why this way: the vectors come from ggml itself (llama-cpp-python 0.3.36, gcc -O2 -ffp-contract=off), which shares no code with ours; inputs are
+ * made here from integers alone, so no library decides them. 16 blocks of 256 elements each, as four rows where there are importance weights.
+ * Corner cases: zeros, constants, one weight a group, ties, subnormals, weights whose squares overflow; every byte in every place; odd addresses;
+ * numbers just below a power of two.
  * Reference: layouts.md 1.4, 1.5, 2(f), 5. Worked number: CRC-32 of "123456789" is cbf43926.
  */
 #include "support/support.h"

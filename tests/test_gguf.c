@@ -1,9 +1,9 @@
 /* test_gguf.c: the strict GGUF reader against crafted, cut, changed, huge, split and real files.
  *
- * Formula: a crafted file is a script of tokens, one token a piece of the file (see build): "H3,1,0 Ta:0:4:0 P32 z16 P32" is version 3, one tensor, no keys; tensor a
- * of type 0 (F32), dims 4, offset 0; padding; 16 bytes of data; padding.
- * Why this way: the verdicts are a table, one row a file; a row has a part of the sentence that must be there, so that a file is refused for its own reason. What is
- * accepted in a sweep is walked again by a parser of the test's own, which shares no code with the reader.
+ * Formula: a crafted file is a script of tokens, one token a piece of the file (see build): "H3,1,0 Ta:0:4:0 P32 z16 P32" is version 3, one tensor,
+ * no keys; tensor a of type 0 (F32), dims 4, offset 0; padding; 16 bytes of data; padding.
+ * Why this way: the verdicts are a table, one row a file; a row has a part of the sentence that must be there, so that a file is refused for its
+ * own reason. What is accepted in a sweep is walked again by a parser of the test's own, which shares no code with the reader.
  * Corner cases: times are five times the goal, so that a busy machine passes. Every row is read from memory and from a file, with one verdict.
  * Reference: the project's reliability notes 2 and 5.1 rows 2 to 5, 7, 8, appendix B; llama.cpp tests/test-gguf.cpp for the kinds of bad files.
  */
@@ -114,7 +114,7 @@ static size_t numbers(const char *text, const char *end, uint64_t out[8])
 static void add_tensor(struct bytes *b, const char *text, const char *end)
 {
     uint64_t v[8];
-    const char *type = memchr(text, ':', (size_t)(end - text)) , *dims, *offset;
+    const char *type = memchr(text, ':', (size_t)(end - text)), *dims, *offset;
     assert_non_null(type);
     dims = memchr(type + 1, ':', (size_t)(end - type - 1));
     assert_non_null(dims);
@@ -139,7 +139,9 @@ static struct bytes build(const char *script)
         const char *text = script + 1, *end = script + strcspn(script, " ");
         uint64_t v[8] = { 0 };
         switch (*script) {
-        case ' ': end = text; break;
+        case ' ':
+            end = text;
+            break;
         case 'H':
             assert_int_equal(numbers(text, end, v), 3);
             add(&b, "GGUF", 4);
@@ -148,22 +150,39 @@ static struct bytes build(const char *script)
             add_uint(&b, v[2], 8);
             break;
         case 'K':
-        case 's': add_string(&b, text, end); break;
-        case 'r': add_text(&b, text, end); break;
-        case 'T': add_tensor(&b, text, end); break;
-        case 'b': add_uint(&b, strtoull(text, NULL, 0), 1); break;
-        case 'h': add_uint(&b, strtoull(text, NULL, 0), 2); break;
-        case 'w': add_uint(&b, strtoull(text, NULL, 0), 4); break;
-        case 'q': add_uint(&b, strtoull(text, NULL, 0), 8); break;
+        case 's':
+            add_string(&b, text, end);
+            break;
+        case 'r':
+            add_text(&b, text, end);
+            break;
+        case 'T':
+            add_tensor(&b, text, end);
+            break;
+        case 'b':
+            add_uint(&b, strtoull(text, NULL, 0), 1);
+            break;
+        case 'h':
+            add_uint(&b, strtoull(text, NULL, 0), 2);
+            break;
+        case 'w':
+            add_uint(&b, strtoull(text, NULL, 0), 4);
+            break;
+        case 'q':
+            add_uint(&b, strtoull(text, NULL, 0), 8);
+            break;
         case 'L':
             add_uint(&b, strtoull(text, NULL, 0), 8);
             add_fill(&b, 'a', strtoull(text, NULL, 0));
             break;
-        case 'z': add_fill(&b, 0, strtoull(text, NULL, 0)); break;
+        case 'z':
+            add_fill(&b, 0, strtoull(text, NULL, 0));
+            break;
         case 'P':
             while (b.n % strtoull(text, NULL, 0)) add_fill(&b, 0, 1);
             break;
-        default: fail_msg("script: '%s'", script);
+        default:
+            fail_msg("script: '%s'", script);
         }
         script = end;
     }
@@ -268,11 +287,11 @@ static void walk_value(struct walk *w, uint64_t type, unsigned depth)
 
 static const struct {
     uint32_t id, block, nbytes;
-} sizes_by_id[] = { { 0, 1, 4 },     { 1, 1, 2 },     { 2, 32, 18 },    { 3, 32, 20 },    { 6, 32, 22 },    { 7, 32, 24 },    { 8, 32, 34 },    { 9, 32, 36 },
-                    { 10, 256, 84 }, { 11, 256, 110 }, { 12, 256, 144 }, { 13, 256, 176 }, { 14, 256, 210 }, { 15, 256, 292 }, { 16, 256, 66 },  { 17, 256, 74 },
-                    { 18, 256, 98 }, { 19, 256, 50 }, { 20, 32, 18 },   { 21, 256, 110 }, { 22, 256, 82 },  { 23, 256, 136 }, { 24, 1, 1 },     { 25, 1, 2 },
-                    { 26, 1, 4 },    { 27, 1, 8 },    { 28, 1, 8 },     { 29, 256, 56 },  { 30, 1, 2 },     { 34, 256, 54 },  { 35, 256, 66 },  { 39, 32, 17 },
-                    { 40, 64, 36 },  { 41, 128, 18 }, { 42, 64, 18 } };
+} sizes_by_id[] = { { 0, 1, 4 },      { 1, 1, 2 },     { 2, 32, 18 },    { 3, 32, 20 },    { 6, 32, 22 },    { 7, 32, 24 },    { 8, 32, 34 },
+                    { 9, 32, 36 },    { 10, 256, 84 }, { 11, 256, 110 }, { 12, 256, 144 }, { 13, 256, 176 }, { 14, 256, 210 }, { 15, 256, 292 },
+                    { 16, 256, 66 },  { 17, 256, 74 }, { 18, 256, 98 },  { 19, 256, 50 },  { 20, 32, 18 },   { 21, 256, 110 }, { 22, 256, 82 },
+                    { 23, 256, 136 }, { 24, 1, 1 },    { 25, 1, 2 },     { 26, 1, 4 },     { 27, 1, 8 },     { 28, 1, 8 },     { 29, 256, 56 },
+                    { 30, 1, 2 },     { 34, 256, 54 }, { 35, 256, 66 },  { 39, 32, 17 },   { 40, 64, 36 },   { 41, 128, 18 },  { 42, 64, 18 } };
 
 #define N_SIZES (sizeof sizes_by_id / sizeof sizes_by_id[0])
 
@@ -320,7 +339,8 @@ static void check_accepted(const uint8_t *data, size_t n, const struct gguf_head
         const struct gguf_key *key = &header->keys[i];
         size_t begin = w.at;
         walk_string(&w);
-        assert_true(key->offset == begin && key->n_name == w.at - begin - 8 && memcmp(key->name, data + begin + 8, key->n_name) == 0 && key->n_name > 0);
+        assert_true(key->offset == begin && key->n_name == w.at - begin - 8 && memcmp(key->name, data + begin + 8, key->n_name) == 0 &&
+                    key->n_name > 0);
         uint64_t type = walk_uint(&w, 4);
         assert_true(type == key->type && key->value_offset == w.at);
         walk_value(&w, type, 0);
@@ -561,7 +581,8 @@ static const struct {
     { "2^64-4 bytes, whose padding wraps", ONE "Ta:0:0x3fffffffffffffff:0 " DATA, ERR_DATA, "exceeds the file's" },
     { "I8 of 2^63-1 bytes", ONE "Ta:24:0x7fffffffffffffff:0 " DATA, ERR_DATA, "exceeds the file's" },
     { "two of 2^63-64 bytes", "H3,2,0 Ta:24:0x7fffffffffffffc0:0 Tb:24:0x7fffffffffffffc0:0x7fffffffffffffc0 " DATA, ERR_DATA, "exceeds the file's" },
-    { "a small one, then 2^64-16", "H3,2,0 " TENSOR_A "Tb:0:0x3ffffffffffffffc:32 P32 z64", ERR_DATA, "offset 32 + size 18446744073709551600 exceeds" },
+    { "a small one, then 2^64-16", "H3,2,0 " TENSOR_A "Tb:0:0x3ffffffffffffffc:32 P32 z64", ERR_DATA,
+      "offset 32 + size 18446744073709551600 exceeds" },
     { "2^60 bytes", ONE "Ta:24:0x1000000000000000:0 " DATA, ERR_DATA, "exceeds the file's" },
     { "100 GiB", ONE "Ta:0:1024,26214400:0 " DATA, ERR_DATA, "exceeds the file's" },
     { "type 4 (removed)", ONE "Ta:4:32:0 P32 z32", ERR_UNSUPPORTED, "unsupported type 4" },
@@ -671,7 +692,8 @@ static void strings_over_windows(void **state)
 /* ---- cuts and sweeps -------------------------------------------------------------------------------------------------------------- */
 
 static const char *const seeds[] = {
-    "H3,3,14 Kgeneral.architecture w8 sllama Ku8 w0 b7 Ki8 w1 b250 Ku16 w2 h9 Ki16 w3 h9 Ki32 w5 w9 Kf32 w6 w0x3f800000 Kt w7 b1 Kx w9 w8 q3 sab s s%e2%82%ac "
+    "H3,3,14 Kgeneral.architecture w8 sllama Ku8 w0 b7 Ki8 w1 b250 Ku16 w2 h9 Ki16 w3 h9 Ki32 w5 w9 Kf32 w6 w0x3f800000 Kt w7 b1 Kx w9 w8 q3 sab s "
+    "s%e2%82%ac "
     "Knest w9 w9 q2 w9 q1 w0 q2 b1 b2 w7 q2 b0 b1 Ku64 w10 q1 Ki64 w11 q-1 Kf64 w12 q0 Kgeneral.alignment w4 w32 "
     "Ttoken_embd.weight:1:8,4:0 Tblk.0.q:2:64,3:64 Tn:0:5:192 P32 z64 z108 P32 z20 P32",
     "H2,2,1 Kgeneral.alignment w4 w8 Ta:24:3,1,2,1:0 Tb:30::8 P8 z6 P8 z2 P8",
@@ -725,7 +747,8 @@ static struct bytes random_file(uint64_t seed, unsigned n_keys, unsigned n_tenso
     for (unsigned i = 0; i < n_tensors; i++) {
         const struct gguf_type *type = gguf_type_at(test_random(&random) % gguf_type_count());
         uint64_t blocks = test_random(&random) % 3, rows = test_random(&random) % 4;
-        snprintf(text, sizeof text, "blk.%u.t:%u:%u,%u:%llu", i, type->id, (unsigned)blocks * type->block, (unsigned)rows, (unsigned long long)offset);
+        snprintf(text, sizeof text, "blk.%u.t:%u:%u,%u:%llu", i, type->id, (unsigned)blocks * type->block, (unsigned)rows,
+                 (unsigned long long)offset);
         add_tensor(&b, text, text + strlen(text));
         offset = (offset + blocks * rows * type->block_nbytes + alignment - 1) / alignment * alignment;
     }
@@ -801,8 +824,32 @@ static void numbers_at_their_boundaries(void **state)
     size_t n_tried = 0;
     for (size_t i = 0; i < N_SEEDS; i++) {
         struct bytes b = build(seeds[i]);
-        const uint64_t values[] = { 0, 1, 2, 127, 128, 255, 256, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x1fffffffffffff, 0x20000000000000,
-                                    INT64_MAX - 1, INT64_MAX, (uint64_t)INT64_MAX + 1, UINT64_MAX - 31, UINT64_MAX - 1, UINT64_MAX, b.n - 1, b.n, b.n + 1, UINT64_MAX / 4 + 1 };
+        const uint64_t values[] = { 0,
+                                    1,
+                                    2,
+                                    127,
+                                    128,
+                                    255,
+                                    256,
+                                    0x7fff,
+                                    0x8000,
+                                    0xffff,
+                                    0x7fffffff,
+                                    0x80000000,
+                                    0xffffffff,
+                                    0x100000000,
+                                    0x1fffffffffffff,
+                                    0x20000000000000,
+                                    INT64_MAX - 1,
+                                    INT64_MAX,
+                                    (uint64_t)INT64_MAX + 1,
+                                    UINT64_MAX - 31,
+                                    UINT64_MAX - 1,
+                                    UINT64_MAX,
+                                    b.n - 1,
+                                    b.n,
+                                    b.n + 1,
+                                    UINT64_MAX / 4 + 1 };
         for (size_t at = 0; at < b.n; at++)
             for (unsigned width = 1; width <= 8; width *= 2)
                 for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
@@ -835,7 +882,8 @@ static void random_changes(void **state)
         for (size_t k = 0; k < n; k++) {
             places[k] = test_random(&random) % b.n;
             kept[k] = b.data[places[k]];
-            b.data[places[k]] = test_random(&random) % 2 ? (uint8_t)(test_random(&random) & 255) : (uint8_t)(b.data[places[k]] ^ (1u << test_random(&random) % 8));
+            b.data[places[k]] =
+                test_random(&random) % 2 ? (uint8_t)(test_random(&random) & 255) : (uint8_t)(b.data[places[k]] ^ (1u << test_random(&random) % 8));
         }
         n_accepted += try_bytes(b.data, b.n);
         for (size_t k = n; k > 0; k--) b.data[places[k - 1]] = kept[k - 1];
@@ -964,7 +1012,8 @@ static void hostile_claims_end_quickly(void **state)
 static void keys_are_found_and_read(void **state)
 {
     (void)state;
-    struct bytes b = build("H3,0,9 Kgeneral.architecture w8 sllama Ka w2 h515 Kb w10 q77 Kc w5 w-1 Kd w10 q0x100000000 Ke w6 w0 Kf w8 sa%00b Kg w9 w4 q1 w5 Kh w1 b5");
+    struct bytes b = build(
+        "H3,0,9 Kgeneral.architecture w8 sllama Ka w2 h515 Kb w10 q77 Kc w5 w-1 Kd w10 q0x100000000 Ke w6 w0 Kf w8 sa%00b Kg w9 w4 q1 w5 Kh w1 b5");
     const char *path = temp_path(dir, "x.gguf");
     write_file(path, b.data, b.n);
     struct container *container;
@@ -1112,14 +1161,34 @@ static const struct {
     const char *part; /* for OK: of a note, or NULL for no note */
 } sets[] = {
     { "three parts", { "m-00001-of-00003", "m-00002-of-00003", "m-00003-of-00003" }, { PART_1, PART_2, PART_3 }, OK, NULL },
-    { "a stray file beside", { "m-00001-of-00003", "m-00002-of-00003", "m-00003-of-00003", "m-00004-of-00003" }, { PART_1, PART_2, PART_3, PART_3 }, ERR_DATA, "" },
-    { "second missing", { "m-00001-of-00003", "m-00003-of-00003" }, { PART_1, PART_3 }, ERR_DATA, "1 of its 3 parts are missing, the first is 'm-00002-of-00003.gguf'" },
+    { "a stray file beside",
+      { "m-00001-of-00003", "m-00002-of-00003", "m-00003-of-00003", "m-00004-of-00003" },
+      { PART_1, PART_2, PART_3, PART_3 },
+      ERR_DATA,
+      "" },
+    { "second missing",
+      { "m-00001-of-00003", "m-00003-of-00003" },
+      { PART_1, PART_3 },
+      ERR_DATA,
+      "1 of its 3 parts are missing, the first is 'm-00002-of-00003.gguf'" },
     { "first missing", { "m-00003-of-00003" }, { PART_3 }, ERR_DATA, "2 of its 3 parts are missing, the first is 'm-00001-of-00003.gguf'" },
-    { "swapped", { "m-00001-of-00003", "m-00003-of-00003", "m-00002-of-00003" }, { PART_1, PART_2, PART_3 }, ERR_DATA, "its name says part 2 of 3, its keys say part 3 of 3" },
-    { "first twice", { "m-00001-of-00003", "m-00002-of-00003", "m-00003-of-00003" }, { PART_1, PART_1, PART_3 }, ERR_DATA, "its keys say part 1 of 3" },
+    { "swapped",
+      { "m-00001-of-00003", "m-00003-of-00003", "m-00002-of-00003" },
+      { PART_1, PART_2, PART_3 },
+      ERR_DATA,
+      "its name says part 2 of 3, its keys say part 3 of 3" },
+    { "first twice",
+      { "m-00001-of-00003", "m-00002-of-00003", "m-00003-of-00003" },
+      { PART_1, PART_1, PART_3 },
+      ERR_DATA,
+      "its keys say part 1 of 3" },
     { "no number in the name", { "m" }, { PART_1 }, ERR_DATA, "does not end in -00001-of-00003.gguf" },
     { "another number in the name", { "m-00002-of-00003" }, { PART_1 }, ERR_DATA, "its name says part 2 of 3, its keys say part 1 of 3" },
-    { "another count in the name", { "m-00001-of-00002", "m-00002-of-00002" }, { PART_1, PART_2 }, ERR_DATA, "its name says part 1 of 2, its keys say part 1 of 3" },
+    { "another count in the name",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { PART_1, PART_2 },
+      ERR_DATA,
+      "its name says part 1 of 2, its keys say part 1 of 3" },
     { "part 0", { "m-00000-of-00003" }, { PART_1 }, ERR_DATA, "does not end in" },
     { "part 4 of 3", { "m-00004-of-00003" }, { PART_1 }, ERR_DATA, "does not end in" },
     { "letters in the number", { "m-0000a-of-00003" }, { PART_1 }, ERR_DATA, "does not end in" },
@@ -1128,31 +1197,70 @@ static const struct {
     { "split.no over the count", { "m-00001-of-00003" }, { "H3,0,2 Ksplit.count w2 h3 Ksplit.no w2 h3" }, ERR_DATA, "split.no is not below" },
     { "split.count a string", { "m-00001-of-00003" }, { "H3,0,2 Ksplit.count w8 s3 Ksplit.no w2 h0" }, ERR_DATA, "its type is string" },
     { "split.no negative", { "m-00001-of-00003" }, { "H3,0,2 Ksplit.count w2 h3 Ksplit.no w5 w-1" }, ERR_DATA, "it is negative" },
-    { "split.count 2^32-1", { "m-00001-of-00003" }, { "H3,0,2 Ksplit.count w4 w-1 Ksplit.no w2 h0" }, ERR_UNSUPPORTED, "more than the limit of 65535" },
+    { "split.count 2^32-1",
+      { "m-00001-of-00003" },
+      { "H3,0,2 Ksplit.count w4 w-1 Ksplit.no w2 h0" },
+      ERR_UNSUPPORTED,
+      "more than the limit of 65535" },
     { "a name of three, no keys", { "m-00001-of-00003" }, { "H3,1,0 Ta:0:4:0 " DATA }, ERR_DATA, "its key split.count does not" },
     { "a name of one, no keys", { "m-00001-of-00001" }, { "H3,1,0 Ta:0:4:0 " DATA }, OK, NULL },
     { "one part", { "m-00001-of-00001" }, { "H3,1,3 " PART_KEYS(0, 1, 1) "Ta:0:4:0 " DATA }, OK, NULL },
     { "merged, count 0", { "m" }, { "H3,1,1 Ksplit.count w2 h0 Ta:0:4:0 " DATA }, OK, NULL },
-    { "second without keys", { "m-00001-of-00002", "m-00002-of-00002" }, { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,0 Tb:0:4:0 " DATA }, ERR_DATA,
+    { "second without keys",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,0 Tb:0:4:0 " DATA },
+      ERR_DATA,
       "split.count does not" },
-    { "second of another count", { "m-00001-of-00002", "m-00002-of-00002" },
-      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,3 " PART_KEYS(1, 3, 2) "Tb:0:4:0 " DATA }, ERR_DATA, "its keys say part 2 of 3" },
-    { "tensor in two parts", { "m-00001-of-00002", "m-00002-of-00002" },
-      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,3 " PART_KEYS(1, 2, 2) "Ta:0:4:0 " DATA }, ERR_DATA, "tensor 'a' is there twice" },
-    { "a tensor too few", { "m-00001-of-00002", "m-00002-of-00002" },
-      { "H3,1,3 " PART_KEYS(0, 2, 3) "Ta:0:4:0 " DATA, "H3,1,3 " PART_KEYS(1, 2, 3) "Tb:0:4:0 " DATA }, ERR_DATA, "split.tensors.count is 3, its parts have 2" },
-    { "tensor counts that differ", { "m-00001-of-00002", "m-00002-of-00002" },
-      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,3 " PART_KEYS(1, 2, 3) "Tb:0:4:0 " DATA }, ERR_DATA, "differs from the first part's" },
-    { "no total", { "m-00001-of-00002", "m-00002-of-00002" },
-      { "H3,1,2 Ksplit.no w2 h0 Ksplit.count w2 h2 Ta:0:4:0 " DATA, "H3,1,2 Ksplit.no w2 h1 Ksplit.count w2 h2 Tb:0:4:0 " DATA }, OK, NULL },
-    { "keys in the second part", { "m-00001-of-00002", "m-00002-of-00002" },
-      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,4 Kx w0 b1 " PART_KEYS(1, 2, 2) "Tb:0:4:0 " DATA }, OK, "ignored 1 keys" },
-    { "alignments that differ", { "m-00001-of-00002", "m-00002-of-00002" },
-      { "H3,1,4 Kgeneral.alignment w4 w64 " PART_KEYS(0, 2, 2) "Ta:0:4:0 P64 z16 P64", "H3,1,3 " PART_KEYS(1, 2, 2) "Tb:0:4:0 " DATA }, OK, NULL },
-    { "second cut", { "m-00001-of-00002", "m-00002-of-00002" },
-      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,3 " PART_KEYS(1, 2, 2) "Tb:0:4:0 P32 z15" }, ERR_DATA, "m-00002-of-00002.gguf" },
-    { "second is another file", { "m-00001-of-00002", "m-00002-of-00002" }, { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "r{}" }, ERR_DATA, "inside the magic" },
-    { "first part empty", { "m-00001-of-00002", "m-00002-of-00002" }, { "H3,0,3 " PART_KEYS(0, 2, 1), "H3,1,3 " PART_KEYS(1, 2, 1) "Tb:0:4:0 " DATA }, OK, NULL },
+    { "second of another count",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,3 " PART_KEYS(1, 3, 2) "Tb:0:4:0 " DATA },
+      ERR_DATA,
+      "its keys say part 2 of 3" },
+    { "tensor in two parts",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,3 " PART_KEYS(1, 2, 2) "Ta:0:4:0 " DATA },
+      ERR_DATA,
+      "tensor 'a' is there twice" },
+    { "a tensor too few",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { "H3,1,3 " PART_KEYS(0, 2, 3) "Ta:0:4:0 " DATA, "H3,1,3 " PART_KEYS(1, 2, 3) "Tb:0:4:0 " DATA },
+      ERR_DATA,
+      "split.tensors.count is 3, its parts have 2" },
+    { "tensor counts that differ",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,3 " PART_KEYS(1, 2, 3) "Tb:0:4:0 " DATA },
+      ERR_DATA,
+      "differs from the first part's" },
+    { "no total",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { "H3,1,2 Ksplit.no w2 h0 Ksplit.count w2 h2 Ta:0:4:0 " DATA, "H3,1,2 Ksplit.no w2 h1 Ksplit.count w2 h2 Tb:0:4:0 " DATA },
+      OK,
+      NULL },
+    { "keys in the second part",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,4 Kx w0 b1 " PART_KEYS(1, 2, 2) "Tb:0:4:0 " DATA },
+      OK,
+      "ignored 1 keys" },
+    { "alignments that differ",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { "H3,1,4 Kgeneral.alignment w4 w64 " PART_KEYS(0, 2, 2) "Ta:0:4:0 P64 z16 P64", "H3,1,3 " PART_KEYS(1, 2, 2) "Tb:0:4:0 " DATA },
+      OK,
+      NULL },
+    { "second cut",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "H3,1,3 " PART_KEYS(1, 2, 2) "Tb:0:4:0 P32 z15" },
+      ERR_DATA,
+      "m-00002-of-00002.gguf" },
+    { "second is another file",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { "H3,1,3 " PART_KEYS(0, 2, 2) "Ta:0:4:0 " DATA, "r{}" },
+      ERR_DATA,
+      "inside the magic" },
+    { "first part empty",
+      { "m-00001-of-00002", "m-00002-of-00002" },
+      { "H3,0,3 " PART_KEYS(0, 2, 1), "H3,1,3 " PART_KEYS(1, 2, 1) "Tb:0:4:0 " DATA },
+      OK,
+      NULL },
 };
 
 static void check_set(size_t i, const char *path)

@@ -16,54 +16,54 @@ static const struct {
     const char *name;
     bool match;
 } samples[] = {
-    {"model.norm.weight", PATTERN_EXACT, "model.norm.weight", true},
-    {"model.norm.weight", PATTERN_EXACT, "model.norm.weights", false},
-    {"model.norm.weight", PATTERN_EXACT, "modelxnormxweight", false},
-    {"model.norm.weight", PATTERN_EXACT, "", false},
-    {"a\\b", PATTERN_EXACT, "a\\b", true},
-    {"a\\b", PATTERN_EXACT, "ab", false},
-    {"a]b", PATTERN_EXACT, "a]b", true},
-    {"*", PATTERN_GLOB, "", true},
-    {"*", PATTERN_GLOB, "a/b.c", true},
-    {"*", PATTERN_GLOB, ".hidden", true},
-    {"*.down_proj.weight", PATTERN_GLOB, "model.layers.3.mlp.down_proj.weight", true},
-    {"*.down_proj.weight", PATTERN_GLOB, "model.layers.3.mlp.down_proj.bias", false},
-    {"*.down_proj.weight", PATTERN_GLOB, "down_proj.weight", false},
-    {"layers.?.w", PATTERN_GLOB, "layers.3.w", true},
-    {"layers.?.w", PATTERN_GLOB, "layers.13.w", false},
-    {"layers.[0-3].w", PATTERN_GLOB, "layers.2.w", true},
-    {"layers.[0-3].w", PATTERN_GLOB, "layers.4.w", false},
-    {"layers.[!0-3].w", PATTERN_GLOB, "layers.4.w", true},
-    {"a[b", PATTERN_GLOB, "a[b", true},
-    {"a[b", PATTERN_GLOB, "ab", false},
-    {"a[]]b", PATTERN_GLOB, "a]b", true},
-    {"a\\*b*", PATTERN_GLOB, "a*bc", true},
-    {"a\\*b*", PATTERN_GLOB, "axbc", false},
-    {"a*b*c", PATTERN_GLOB, "a/b/c", true},
-    {"?", PATTERN_GLOB, "\xc3", true},
-    {"*\xc3\xa9*", PATTERN_GLOB, "caf\xc3\xa9.w", true},
-    {"re:layers\\.[0-3]\\..*", PATTERN_REGEX, "layers.2.mlp", true},
-    {"re:layers\\.[0-3]\\..*", PATTERN_REGEX, "layers.4.mlp", false},
-    {"re:layers\\.[0-3]\\..*", PATTERN_REGEX, "model.layers.2.mlp", false},
-    {"re:a|ab", PATTERN_REGEX, "ab", true},
-    {"re:a|ab", PATTERN_REGEX, "a", true},
-    {"re:a|ab", PATTERN_REGEX, "abb", false},
-    {"re:(a|ab)(c|bcd)", PATTERN_REGEX, "abcd", true},
-    {"re:b", PATTERN_REGEX, "abc", false},
-    {"re:^abc$", PATTERN_REGEX, "abc", true},
-    {"re:.*", PATTERN_REGEX, "", true},
-    {"re:x{2,3}", PATTERN_REGEX, "xxx", true},
-    {"re:x{2,3}", PATTERN_REGEX, "xxxx", false},
-    {"re:[[:digit:]]+", PATTERN_REGEX, "0123", true},
-    {"re:[[:digit:]]+", PATTERN_REGEX, "0x", false},
-    {"re:(model\\.)?norm", PATTERN_REGEX, "norm", true},
-    {"re:a\\*b", PATTERN_REGEX, "a*b", true},
-    {"re:a[)]b", PATTERN_REGEX, "a)b", true},
-    {"re:a\\)b", PATTERN_REGEX, "a)b", true},
-    {"re:[(]a", PATTERN_REGEX, "(a", true},
-    {"re:a|", PATTERN_REGEX, "", true},
-    {"re", PATTERN_EXACT, "re", true},
-    {"Re:a", PATTERN_EXACT, "Re:a", true},
+    { "model.norm.weight", PATTERN_EXACT, "model.norm.weight", true },
+    { "model.norm.weight", PATTERN_EXACT, "model.norm.weights", false },
+    { "model.norm.weight", PATTERN_EXACT, "modelxnormxweight", false },
+    { "model.norm.weight", PATTERN_EXACT, "", false },
+    { "a\\b", PATTERN_EXACT, "a\\b", true },
+    { "a\\b", PATTERN_EXACT, "ab", false },
+    { "a]b", PATTERN_EXACT, "a]b", true },
+    { "*", PATTERN_GLOB, "", true },
+    { "*", PATTERN_GLOB, "a/b.c", true },
+    { "*", PATTERN_GLOB, ".hidden", true },
+    { "*.down_proj.weight", PATTERN_GLOB, "model.layers.3.mlp.down_proj.weight", true },
+    { "*.down_proj.weight", PATTERN_GLOB, "model.layers.3.mlp.down_proj.bias", false },
+    { "*.down_proj.weight", PATTERN_GLOB, "down_proj.weight", false },
+    { "layers.?.w", PATTERN_GLOB, "layers.3.w", true },
+    { "layers.?.w", PATTERN_GLOB, "layers.13.w", false },
+    { "layers.[0-3].w", PATTERN_GLOB, "layers.2.w", true },
+    { "layers.[0-3].w", PATTERN_GLOB, "layers.4.w", false },
+    { "layers.[!0-3].w", PATTERN_GLOB, "layers.4.w", true },
+    { "a[b", PATTERN_GLOB, "a[b", true },
+    { "a[b", PATTERN_GLOB, "ab", false },
+    { "a[]]b", PATTERN_GLOB, "a]b", true },
+    { "a\\*b*", PATTERN_GLOB, "a*bc", true },
+    { "a\\*b*", PATTERN_GLOB, "axbc", false },
+    { "a*b*c", PATTERN_GLOB, "a/b/c", true },
+    { "?", PATTERN_GLOB, "\xc3", true },
+    { "*\xc3\xa9*", PATTERN_GLOB, "caf\xc3\xa9.w", true },
+    { "re:layers\\.[0-3]\\..*", PATTERN_REGEX, "layers.2.mlp", true },
+    { "re:layers\\.[0-3]\\..*", PATTERN_REGEX, "layers.4.mlp", false },
+    { "re:layers\\.[0-3]\\..*", PATTERN_REGEX, "model.layers.2.mlp", false },
+    { "re:a|ab", PATTERN_REGEX, "ab", true },
+    { "re:a|ab", PATTERN_REGEX, "a", true },
+    { "re:a|ab", PATTERN_REGEX, "abb", false },
+    { "re:(a|ab)(c|bcd)", PATTERN_REGEX, "abcd", true },
+    { "re:b", PATTERN_REGEX, "abc", false },
+    { "re:^abc$", PATTERN_REGEX, "abc", true },
+    { "re:.*", PATTERN_REGEX, "", true },
+    { "re:x{2,3}", PATTERN_REGEX, "xxx", true },
+    { "re:x{2,3}", PATTERN_REGEX, "xxxx", false },
+    { "re:[[:digit:]]+", PATTERN_REGEX, "0123", true },
+    { "re:[[:digit:]]+", PATTERN_REGEX, "0x", false },
+    { "re:(model\\.)?norm", PATTERN_REGEX, "norm", true },
+    { "re:a\\*b", PATTERN_REGEX, "a*b", true },
+    { "re:a[)]b", PATTERN_REGEX, "a)b", true },
+    { "re:a\\)b", PATTERN_REGEX, "a)b", true },
+    { "re:[(]a", PATTERN_REGEX, "(a", true },
+    { "re:a|", PATTERN_REGEX, "", true },
+    { "re", PATTERN_EXACT, "re", true },
+    { "Re:a", PATTERN_EXACT, "Re:a", true },
 };
 
 static void test_samples(void **state)
@@ -84,7 +84,8 @@ static void test_samples(void **state)
 static void test_refused(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"re:(", "re:a)(b", "re:[a", "re:[b-a]", "re:a{2,1}", "re:[[:nope:]]", "re:(a", "re:a{1", "re:\\", "re:*(", "re:a)", "re:a)b(c)", "re:)", "re:(a)\\1", "re:a))"};
+    static const char *const bad[] = { "re:(",  "re:a)(b", "re:[a", "re:[b-a]",  "re:a{2,1}", "re:[[:nope:]]", "re:(a", "re:a{1",
+                                       "re:\\", "re:*(",   "re:a)", "re:a)b(c)", "re:)",      "re:(a)\\1",     "re:a))" };
     struct err err;
     struct pattern *pattern;
     assert_refused(pattern_open("", &pattern, &err), ERR_USAGE, "empty");
@@ -99,7 +100,7 @@ static void test_refused(void **state)
 static void test_long_names(void **state)
 {
     (void)state;
-    static const char *const patterns[] = {"*a*a*a*a*a*a*b", "re:(a*)*b", "re:.*a.*a.*a.*b", "*[a-z]?[a-z]*x"};
+    static const char *const patterns[] = { "*a*a*a*a*a*a*b", "re:(a*)*b", "re:.*a.*a.*a.*b", "*[a-z]?[a-z]*x" };
     char *name = malloc(65537);
     memset(name, 'a', 65536);
     name[65536] = '\0';
@@ -119,6 +120,6 @@ static void test_long_names(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_samples), cmocka_unit_test(test_refused), cmocka_unit_test(test_long_names)};
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_samples), cmocka_unit_test(test_refused), cmocka_unit_test(test_long_names) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

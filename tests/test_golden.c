@@ -1,8 +1,10 @@
 /* test_golden.c: the golden vectors: what scripts/gen_golden.py computed with exact fractions, byte for byte.
  *
- * Drawing: case -> codec_encode -> planes -> unpacked codes, scales, zeros; codec_decode_row -> y. All of it for every kernel set, for F32 sources and, where the weights fit, BF16 ones.
+ * Drawing: case -> codec_encode -> planes -> unpacked codes, scales, zeros; codec_decode_row -> y. All of it for every kernel set, for F32 sources
+ * and, where the weights fit, BF16 ones.
  * Why this way: bytes first; a tolerance would pass a nibble order that is wrong in both directions. The oracle shares no code with C.
- * Corner cases: "channel" and "tensor" cases run a second time as a spanning group does (observed range, observed errors, given scale); refused cases must report the overflow.
+ * Corner cases: "channel" and "tensor" cases run a second time as a spanning group does (observed range, observed errors, given scale); refused
+ * cases must report the overflow.
  * Reference: header of scripts/gen_golden.py; NUMERICS.md.
  */
 #include "support/support.h"
@@ -409,7 +411,8 @@ static void test_spec_encodes(void **state)
         const struct elem *elem = elem_find(text_of(item, "element"));
         const char *x = text_of(item, "x"), *codes = text_of(item, "codes");
         for (size_t i = 0; i < strlen(codes) / 2; i++)
-            assert_int_equal(elem_encode(elem, f32_from_bits(hex_number(x, i, 8)), rounding_find(text_of(item, "rounding"))), hex_number(codes, i, 2));
+            assert_int_equal(elem_encode(elem, f32_from_bits(hex_number(x, i, 8)), rounding_find(text_of(item, "rounding"))),
+                             hex_number(codes, i, 2));
     }
     cJSON_Delete(root);
 }

@@ -1,7 +1,7 @@
 /* test_half.c: conversions between f32 and the small floats, exhaustively.
  *
- * Formula: value of sign, exponent, mantissa by ldexp in binary64, which holds all of them; encoding by midpoints: between neighbouring codes c and c+1 lies exactly one
- * midpoint m; below m the code is c, above it c+1, at m the even one.
+ * Formula: value of sign, exponent, mantissa by ldexp in binary64, which holds all of them; encoding by midpoints: between neighbouring codes c and
+ * c+1 lies exactly one midpoint m; below m the code is c, above it c+1, at m the even one.
  * Why this way: the oracle is the definition of "nearest", not another bit trick.
  * Corner cases: subnormals, the midpoint to Inf, NaN with any payload, both signs.
  * Reference: IEEE 754-2019; half.h.
@@ -115,7 +115,7 @@ static void test_f8(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_load), cmocka_unit_test(test_store), cmocka_unit_test(test_random_store), cmocka_unit_test(test_nan),
-                                        cmocka_unit_test(test_f8) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_load), cmocka_unit_test(test_store), cmocka_unit_test(test_random_store),
+                                        cmocka_unit_test(test_nan), cmocka_unit_test(test_f8) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

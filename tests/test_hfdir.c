@@ -3,8 +3,8 @@
  * Formula: a case is a list of folder entries and the verdict on the folder. An entry is written as
  *   NAME:a b c   a safetensors file with the tensors a, b, c (U8, 4 bytes each)     NAME=text   a file with this text
  *   NAME>target  a link                                                            NAME/       a folder      NAME|   a FIFO
- * Why this way: the verdicts are one table; every case is also run with a recorder in the table of file calls, so that no file outside the folder is opened
- * by name in any of them.
+ * Why this way: the verdicts are one table; every case is also run with a recorder in the table of file calls, so that no file outside the folder
+ * is opened by name in any of them.
  * Corner cases: the same folder is opened by its own path and, where it has one, by its index file.
  * Reference: the project's reliability notes 1.4, 5.1 rows 3 and 9.
  */
@@ -63,12 +63,23 @@ static void make_entry(const char *dir, const char *entry)
     snprintf(path, sizeof path, "%s/%.*s", dir, (int)n, entry);
     const char *rest = entry + n + 1;
     switch (entry[n]) {
-    case ':': write_shard(path, rest); break;
-    case '=': write_file(path, rest, strlen(rest)); break;
-    case '>': assert_int_equal(symlink(rest, path), 0); break;
-    case '/': assert_int_equal(mkdir(path, 0700), 0); break;
-    case '|': assert_int_equal(mkfifo(path, 0600), 0); break;
-    default: fail_msg("bad entry %s", entry);
+    case ':':
+        write_shard(path, rest);
+        break;
+    case '=':
+        write_file(path, rest, strlen(rest));
+        break;
+    case '>':
+        assert_int_equal(symlink(rest, path), 0);
+        break;
+    case '/':
+        assert_int_equal(mkdir(path, 0700), 0);
+        break;
+    case '|':
+        assert_int_equal(mkfifo(path, 0600), 0);
+        break;
+    default:
+        fail_msg("bad entry %s", entry);
     }
 }
 
@@ -97,7 +108,9 @@ static struct io_calls recorder(const char *dir)
 
 /* ---- the table -------------------------------------------------------------------------------------------------------------------- */
 
-#define MAP2 "=" "{\"metadata\":{\"total_size\":12},\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s1.safetensors\",\"c\":\"s2.safetensors\"}}"
+#define MAP2                                                                                                                                         \
+    "="                                                                                                                                              \
+    "{\"metadata\":{\"total_size\":12},\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s1.safetensors\",\"c\":\"s2.safetensors\"}}"
 #define WEIGHTS2 "s1.safetensors:a b", "s2.safetensors:c"
 #define MAP(members) "={\"weight_map\":{" members "}}"
 
@@ -114,13 +127,29 @@ static const struct folder {
     { "a bare index name", { "x.index.json" MAP2, WEIGHTS2 }, OK, "", 3 },
     { "one model.safetensors", { "model.safetensors:a b" }, OK, "", 2 },
     { "one file of another name", { "weights.safetensors:a" }, OK, "", 1 },
-    { "model.safetensors among others", { "model.safetensors:a b", "x.safetensors:c" }, OK, "ignored 1 safetensors file beside the model: 'x.safetensors'", 2 },
-    { "index before model.safetensors", { IDX MAP2, WEIGHTS2, "model.safetensors:z" }, OK, "ignored 1 safetensors file that the index does not name: 'model.safetensors'", 3 },
+    { "model.safetensors among others",
+      { "model.safetensors:a b", "x.safetensors:c" },
+      OK,
+      "ignored 1 safetensors file beside the model: 'x.safetensors'",
+      2 },
+    { "index before model.safetensors",
+      { IDX MAP2, WEIGHTS2, "model.safetensors:z" },
+      OK,
+      "ignored 1 safetensors file that the index does not name: 'model.safetensors'",
+      3 },
     { "default index before others", { IDX MAP2, WEIGHTS2, "x.index.json=no" }, OK, "ignored 1 other entry of the folder: 'x.index.json'", 3 },
     { "a PyTorch index beside one file", { "model.safetensors:a", "pytorch_model.bin.index.json={}" }, OK, "'pytorch_model.bin.index.json'", 1 },
     { "two index files", { "x.index.json" MAP2, "y.index.json" MAP2, WEIGHTS2 }, ERR_DATA, "has 2 index files ('x.index.json', 'y.index.json')", 0 },
-    { "two files, no index", { "a.safetensors:a", "b.safetensors:b" }, ERR_DATA, "has 2 safetensors files ('a.safetensors', 'b.safetensors') and no *.index.json", 0 },
-    { "shards without their index", { "s1.safetensors:a", "s2.safetensors:b", "s3.safetensors:c", "s4.safetensors:d", "s5.safetensors:e" }, ERR_DATA, "and 2 more", 0 },
+    { "two files, no index",
+      { "a.safetensors:a", "b.safetensors:b" },
+      ERR_DATA,
+      "has 2 safetensors files ('a.safetensors', 'b.safetensors') and no *.index.json",
+      0 },
+    { "shards without their index",
+      { "s1.safetensors:a", "s2.safetensors:b", "s3.safetensors:c", "s4.safetensors:d", "s5.safetensors:e" },
+      ERR_DATA,
+      "and 2 more",
+      0 },
     { "empty folder", { NULL }, ERR_UNSUPPORTED, "no model files (0 entries)", 0 },
     { "only other files", { "config.json={}", "README.md=x" }, ERR_UNSUPPORTED, "no model files (2 entries)", 0 },
     { "only PyTorch", { "pytorch_model.bin=x", "config.json={}" }, ERR_UNSUPPORTED, "only PyTorch files ('pytorch_model.bin')", 0 },
@@ -134,7 +163,11 @@ static const struct folder {
     { "a name that only ends alike", { "xsafetensors=x", ".safetensors/" }, ERR_UNSUPPORTED, "no *.safetensors", 0 },
 
     /* the one file */
-    { "the one file is an LFS pointer", { "model.safetensors=version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n" }, ERR_DATA, "run git lfs pull", 0 },
+    { "the one file is an LFS pointer",
+      { "model.safetensors=version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n" },
+      ERR_DATA,
+      "run git lfs pull",
+      0 },
     { "the one file is empty", { "model.safetensors=" }, ERR_DATA, "is empty", 0 },
     { "the one file is damaged", { "model.safetensors=12345678{" }, ERR_DATA, "over the limit", 0 },
     { "the one file is a folder", { "model.safetensors/" }, ERR_UNSUPPORTED, "directory", 0 },
@@ -144,7 +177,11 @@ static const struct folder {
 
     /* the index itself */
     { "index empty", { IDX "=" }, ERR_DATA, "is empty", 0 },
-    { "index is an LFS pointer", { IDX "=version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", WEIGHTS2 }, ERR_DATA, "run git lfs pull", 0 },
+    { "index is an LFS pointer",
+      { IDX "=version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", WEIGHTS2 },
+      ERR_DATA,
+      "run git lfs pull",
+      0 },
     { "index is a web page", { IDX "=<!DOCTYPE html><html></html>", WEIGHTS2 }, ERR_DATA, "web page", 0 },
     { "index is no JSON", { IDX "=hello world", WEIGHTS2 }, ERR_DATA, "object expected", 0 },
     { "index is cut", { IDX "={\"weight_map\":{\"a\":\"s1.safe", WEIGHTS2 }, ERR_DATA, "ends early", 0 },
@@ -164,41 +201,109 @@ static const struct folder {
     { "index with trailing text", { IDX MAP("\"a\":\"s1.safetensors\"") "x", "s1.safetensors:a" }, ERR_DATA, "after the end", 0 },
     { "index is a folder", { IDX "/", WEIGHTS2 }, ERR_UNSUPPORTED, "directory", 0 },
     { "index is a FIFO", { IDX "|", WEIGHTS2 }, ERR_UNSUPPORTED, "FIFO", 0 },
-    { "unknown members are passed over", { IDX "={\"x\":[1.5,{\"y\":null}],\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" }, OK, "", 1 },
+    { "unknown members are passed over",
+      { IDX "={\"x\":[1.5,{\"y\":null}],\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" },
+      OK,
+      "",
+      1 },
     { "metadata null", { IDX "={\"metadata\":null,\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" }, OK, "", 1 },
-    { "total_size right, as a float", { IDX "={\"metadata\":{\"total_size\":4.0},\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" }, OK, "", 1 },
-    { "total_size wrong", { IDX "={\"metadata\":{\"total_size\":5},\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" }, OK, "total_size in '" IDX "' is 5, the tensors have 4 bytes", 1 },
-    { "total_size a string", { IDX "={\"metadata\":{\"total_size\":\"4\"},\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" }, OK, "", 1 },
-    { "total_size negative", { IDX "={\"metadata\":{\"total_size\":-1},\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" }, OK, "total_size", 1 },
-    { "total_size huge", { IDX "={\"metadata\":{\"total_size\":1e999},\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" }, OK, "total_size", 1 },
+    { "total_size right, as a float",
+      { IDX "={\"metadata\":{\"total_size\":4.0},\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" },
+      OK,
+      "",
+      1 },
+    { "total_size wrong",
+      { IDX "={\"metadata\":{\"total_size\":5},\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" },
+      OK,
+      "total_size in '" IDX "' is 5, the tensors have 4 bytes",
+      1 },
+    { "total_size a string",
+      { IDX "={\"metadata\":{\"total_size\":\"4\"},\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" },
+      OK,
+      "",
+      1 },
+    { "total_size negative",
+      { IDX "={\"metadata\":{\"total_size\":-1},\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" },
+      OK,
+      "total_size",
+      1 },
+    { "total_size huge",
+      { IDX "={\"metadata\":{\"total_size\":1e999},\"weight_map\":{\"a\":\"s1.safetensors\"}}", "s1.safetensors:a" },
+      OK,
+      "total_size",
+      1 },
     { "escapes in a shard name", { IDX MAP("\"a\":\"\\u0073\\u0031.safetensors\""), "s1.safetensors:a" }, OK, "", 1 },
     { "escapes in a tensor name", { IDX MAP("\"\\u0061\":\"s1.safetensors\""), "s1.safetensors:a" }, OK, "", 1 },
 
     /* index against shards */
-    { "a shard is missing", { IDX MAP2, "s1.safetensors:a b" }, ERR_DATA, "1 of the 2 shards that '" IDX "' names are missing, the first is 's2.safetensors'", 0 },
+    { "a shard is missing",
+      { IDX MAP2, "s1.safetensors:a b" },
+      ERR_DATA,
+      "1 of the 2 shards that '" IDX "' names are missing, the first is 's2.safetensors'",
+      0 },
     { "all shards are missing", { IDX MAP2 }, ERR_DATA, "2 of the 2 shards", 0 },
     { "a shard is a link to nothing", { IDX MAP2, "s1.safetensors:a b", "s2.safetensors>gone" }, ERR_DATA, "1 of the 2 shards", 0 },
     { "a shard is a link to itself", { IDX MAP2, "s1.safetensors:a b", "s2.safetensors>s2.safetensors" }, ERR_IO, "s2.safetensors", 0 },
     { "a shard is a folder", { IDX MAP2, "s1.safetensors:a b", "s2.safetensors/" }, ERR_UNSUPPORTED, "directory", 0 },
     { "a shard is a FIFO", { IDX MAP2, "s1.safetensors:a b", "s2.safetensors|" }, ERR_UNSUPPORTED, "FIFO", 0 },
     { "a shard is /dev/zero", { IDX MAP2, "s1.safetensors:a b", "s2.safetensors>/dev/zero" }, ERR_UNSUPPORTED, "device", 0 },
-    { "a shard is an LFS pointer", { IDX MAP2, "s1.safetensors:a b", "s2.safetensors=version https://git-lfs.github.com/spec/v1\n" }, ERR_DATA, "s2.safetensors' is a git-LFS pointer", 0 },
+    { "a shard is an LFS pointer",
+      { IDX MAP2, "s1.safetensors:a b", "s2.safetensors=version https://git-lfs.github.com/spec/v1\n" },
+      ERR_DATA,
+      "s2.safetensors' is a git-LFS pointer",
+      0 },
     { "a shard is empty", { IDX MAP2, "s1.safetensors:a b", "s2.safetensors=" }, ERR_DATA, "s2.safetensors' is empty", 0 },
     { "a shard is damaged", { IDX MAP2, "s1.safetensors:a b", "s2.safetensors=12345678" }, ERR_DATA, "s2.safetensors': header", 0 },
-    { "tensor in no shard", { IDX MAP("\"a\":\"s1.safetensors\",\"x\":\"s1.safetensors\""), "s1.safetensors:a" }, ERR_DATA, "tensor 'x' is not in its shard 's1.safetensors'", 0 },
-    { "tensor in the other shard", { IDX MAP("\"a\":\"s1.safetensors\",\"c\":\"s1.safetensors\",\"d\":\"s2.safetensors\""), "s1.safetensors:a", "s2.safetensors:c d" }, ERR_DATA, "tensor 'c' is in 's2.safetensors', not in 's1.safetensors'", 0 },
-    { "tensor not in the index", { IDX MAP("\"a\":\"s1.safetensors\""), "s1.safetensors:a b" }, ERR_DATA, "tensor 'b' of 's1.safetensors' is missing: the index is of another version", 0 },
+    { "tensor in no shard",
+      { IDX MAP("\"a\":\"s1.safetensors\",\"x\":\"s1.safetensors\""), "s1.safetensors:a" },
+      ERR_DATA,
+      "tensor 'x' is not in its shard 's1.safetensors'",
+      0 },
+    { "tensor in the other shard",
+      { IDX MAP("\"a\":\"s1.safetensors\",\"c\":\"s1.safetensors\",\"d\":\"s2.safetensors\""), "s1.safetensors:a", "s2.safetensors:c d" },
+      ERR_DATA,
+      "tensor 'c' is in 's2.safetensors', not in 's1.safetensors'",
+      0 },
+    { "tensor not in the index",
+      { IDX MAP("\"a\":\"s1.safetensors\""), "s1.safetensors:a b" },
+      ERR_DATA,
+      "tensor 'b' of 's1.safetensors' is missing: the index is of another version",
+      0 },
     { "stale index, all names differ", { IDX MAP2, "s1.safetensors:x y", "s2.safetensors:z" }, ERR_DATA, "is not in its shard", 0 },
-    { "swapped shards", { IDX MAP2, "s1.safetensors:c", "s2.safetensors:a b" }, ERR_DATA, "tensor 'a' is in 's2.safetensors', not in 's1.safetensors'", 0 },
-    { "tensor in two shards", { IDX MAP2, "s1.safetensors:a b", "s2.safetensors:c a" }, ERR_DATA, "tensor 'a' is there twice: in 's1.safetensors' and in 's2.safetensors'", 0 },
-    { "two names of one file", { IDX MAP("\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\""), "s1.safetensors:a b", "s2.safetensors>s1.safetensors" }, ERR_DATA, "is there twice", 0 },
-    { "a shard without tensors cannot be named", { IDX MAP("\"a\":\"s1.safetensors\""), "s1.safetensors:" }, ERR_DATA, "tensor 'a' is not in its shard", 0 },
+    { "swapped shards",
+      { IDX MAP2, "s1.safetensors:c", "s2.safetensors:a b" },
+      ERR_DATA,
+      "tensor 'a' is in 's2.safetensors', not in 's1.safetensors'",
+      0 },
+    { "tensor in two shards",
+      { IDX MAP2, "s1.safetensors:a b", "s2.safetensors:c a" },
+      ERR_DATA,
+      "tensor 'a' is there twice: in 's1.safetensors' and in 's2.safetensors'",
+      0 },
+    { "two names of one file",
+      { IDX MAP("\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\""), "s1.safetensors:a b", "s2.safetensors>s1.safetensors" },
+      ERR_DATA,
+      "is there twice",
+      0 },
+    { "a shard without tensors cannot be named",
+      { IDX MAP("\"a\":\"s1.safetensors\""), "s1.safetensors:" },
+      ERR_DATA,
+      "tensor 'a' is not in its shard",
+      0 },
     { "empty tensor name in the index", { IDX MAP("\"\":\"s1.safetensors\""), "s1.safetensors:a" }, ERR_DATA, "tensor '' is not in its shard", 0 },
-    { "stray safetensors", { IDX MAP2, WEIGHTS2, "x1.safetensors:q", "x2.safetensors:a" }, OK, "ignored 2 safetensors files that the index does not name: 'x1.safetensors', 'x2.safetensors'", 3 },
+    { "stray safetensors",
+      { IDX MAP2, WEIGHTS2, "x1.safetensors:q", "x2.safetensors:a" },
+      OK,
+      "ignored 2 safetensors files that the index does not name: 'x1.safetensors', 'x2.safetensors'",
+      3 },
     { "shard in capitals is another file", { IDX MAP("\"a\":\"S1.safetensors\""), "s1.safetensors:a" }, ERR_DATA, "1 of the 1 shards", 0 },
 
     /* what else lies there */
-    { "others stay behind", { "model.safetensors:a", "modeling.py=x", "notes.tmp=y", "sub/", ".gitattributes=z" }, OK, "ignored 4 other entries of the folder: '.gitattributes', 'modeling.py', 'notes.tmp' and 1 more", 1 },
+    { "others stay behind",
+      { "model.safetensors:a", "modeling.py=x", "notes.tmp=y", "sub/", ".gitattributes=z" },
+      OK,
+      "ignored 4 other entries of the folder: '.gitattributes', 'modeling.py', 'notes.tmp' and 1 more",
+      1 },
     { "a folder named like a small file", { "model.safetensors:a", "x.json/" }, OK, "ignored 1 other entry of the folder: 'x.json'", 1 },
     { "a FIFO named like a small file", { "model.safetensors:a", "config.json|" }, OK, "ignored 1 other entry of the folder: 'config.json'", 1 },
     { "a small file linked to nothing", { "model.safetensors:a", "config.json>gone" }, ERR_IO, "config.json", 0 },
@@ -257,12 +362,44 @@ static void shard_names_stay_in_the_folder(void **state)
 {
     (void)state;
     static const char *const names[] = {
-        "../evil.safetensors", "..", ".", "", "/etc/passwd", "/tmp/evil.safetensors", "sub/evil.safetensors", "./s1.safetensors", "../d/s1.safetensors",
-        "..\\\\evil.safetensors", "C:\\\\evil.safetensors", "\\\\\\\\host\\\\x.safetensors", "a\\u0000.safetensors", "a\\n.safetensors", "a\\u0001.safetensors",
-        "a\\u007f.safetensors", "/proc/self/fd/0", "/proc/self/root/x.safetensors", "/dev/zero", "file:///tmp/evil.safetensors",
-        "https://example.org/evil.safetensors", "~/evil.safetensors/", "sub//evil.safetensors", "evil.safetensors/", "..\\/evil.safetensors",
-        "\\u002e\\u002e\\u002fevil.safetensors", "\\u002e\\u002e/evil.safetensors", ".../evil.safetensors", "..//evil.safetensors", "s1.safetensors ",
-        "s1.bin", "s1.safetensors.bin", "s1", ".safetensors", "config.json", "s1.SAFETENSORS", "\\ud800.safetensors", "s1.safetensors\\t",
+        "../evil.safetensors",
+        "..",
+        ".",
+        "",
+        "/etc/passwd",
+        "/tmp/evil.safetensors",
+        "sub/evil.safetensors",
+        "./s1.safetensors",
+        "../d/s1.safetensors",
+        "..\\\\evil.safetensors",
+        "C:\\\\evil.safetensors",
+        "\\\\\\\\host\\\\x.safetensors",
+        "a\\u0000.safetensors",
+        "a\\n.safetensors",
+        "a\\u0001.safetensors",
+        "a\\u007f.safetensors",
+        "/proc/self/fd/0",
+        "/proc/self/root/x.safetensors",
+        "/dev/zero",
+        "file:///tmp/evil.safetensors",
+        "https://example.org/evil.safetensors",
+        "~/evil.safetensors/",
+        "sub//evil.safetensors",
+        "evil.safetensors/",
+        "..\\/evil.safetensors",
+        "\\u002e\\u002e\\u002fevil.safetensors",
+        "\\u002e\\u002e/evil.safetensors",
+        ".../evil.safetensors",
+        "..//evil.safetensors",
+        "s1.safetensors ",
+        "s1.bin",
+        "s1.safetensors.bin",
+        "s1",
+        ".safetensors",
+        "config.json",
+        "s1.SAFETENSORS",
+        "\\ud800.safetensors",
+        "s1.safetensors\\t",
     };
     char *parent = temp_dir();
     const char *dir = strdup(temp_path(parent, "d"));
@@ -303,7 +440,8 @@ static void long_shard_names(void **state)
         text_add(&index, ".safetensors\"}}");
         write_file(temp_path(dir, IDX), index.data, index.nbytes);
         text_free(&index);
-        assert_refused(container_open(&io_system, dir, &container, &err), ERR_DATA, lengths[i] == 255 ? "1 of the 1 shards" : "not a plain file name");
+        assert_refused(container_open(&io_system, dir, &container, &err), ERR_DATA,
+                       lengths[i] == 255 ? "1 of the 1 shards" : "not a plain file name");
     }
     temp_dir_remove(dir);
 }
@@ -312,7 +450,8 @@ static void the_layout_of_the_hub_cache_opens(void **state)
 {
     (void)state;
     char *root = temp_dir();
-    char *blobs = strdup(temp_path(root, "blobs")), *snapshots = strdup(temp_path(root, "snapshots")), *dir = strdup(temp_path(root, "snapshots/rev"));
+    char *blobs = strdup(temp_path(root, "blobs")), *snapshots = strdup(temp_path(root, "snapshots")),
+         *dir = strdup(temp_path(root, "snapshots/rev"));
     struct container *container = NULL;
     struct err err;
     mkdir(blobs, 0700);
@@ -346,14 +485,53 @@ static void names_of_small_files(void **state)
 {
     (void)state;
     static const char *const taken[] = {
-        "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-        "vocab.json", "merges.txt", "vocab.txt", "chat_template.json", "chat_template.jinja", "preprocessor_config.json", "processor_config.json", "x.json",
-        "notes.txt", "README.md", "USE_POLICY.md", "README", "LICENSE", "LICENSE.txt", "LICENSE-APACHE", "qwen.tiktoken",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "vocab.txt",
+        "chat_template.json",
+        "chat_template.jinja",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "x.json",
+        "notes.txt",
+        "README.md",
+        "USE_POLICY.md",
+        "README",
+        "LICENSE",
+        "LICENSE.txt",
+        "LICENSE-APACHE",
+        "qwen.tiktoken",
     };
     static const char *const left[] = {
-        "model.safetensors.index.json", "x.index.json", "pytorch_model.bin.index.json", "quantize_config.json", "hf_quant_config.json", "quant_config.json",
-        "model.safetensors", "x.bin", "x.gguf", "x.pt", "x.py", ".hidden.json", "LICENSE.bin", "README.safetensors", "a\nb.json", "a\x80.json", "", "x", "json",
-        "out.llmq", "out.llmq.partial", "config.json.partial",
+        "model.safetensors.index.json",
+        "x.index.json",
+        "pytorch_model.bin.index.json",
+        "quantize_config.json",
+        "hf_quant_config.json",
+        "quant_config.json",
+        "model.safetensors",
+        "x.bin",
+        "x.gguf",
+        "x.pt",
+        "x.py",
+        ".hidden.json",
+        "LICENSE.bin",
+        "README.safetensors",
+        "a\nb.json",
+        "a\x80.json",
+        "",
+        "x",
+        "json",
+        "out.llmq",
+        "out.llmq.partial",
+        "config.json.partial",
     };
     for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++)
         if (!blob_rule_takes(taken[i])) fail_msg("'%s' stays behind", taken[i]);
@@ -364,7 +542,9 @@ static void names_of_small_files(void **state)
 static void small_files_are_listed_and_read(void **state)
 {
     (void)state;
-    static const char *const entries[] = { "model.safetensors:a", "vocab.txt=one\ntwo\n", "config.json={\"hidden_size\":64}", "LICENSE=free", "B.json={}", "empty.txt=" };
+    static const char *const entries[] = {
+        "model.safetensors:a", "vocab.txt=one\ntwo\n", "config.json={\"hidden_size\":64}", "LICENSE=free", "B.json={}", "empty.txt="
+    };
     static const char *const sorted[] = { "B.json", "LICENSE", "config.json", "empty.txt", "vocab.txt" };
     char *dir = temp_dir();
     struct container *container = NULL;
@@ -498,7 +678,9 @@ static void tensors_come_in_storage_order(void **state)
     make_entry(dir, "s2.safetensors:d c");
     make_entry(dir, "s10.safetensors:b");
     make_entry(dir, "s1.safetensors:z a");
-    make_entry(dir, IDX MAP("\"a\":\"s1.safetensors\",\"b\":\"s10.safetensors\",\"c\":\"s2.safetensors\",\"d\":\"s2.safetensors\",\"z\":\"s1.safetensors\""));
+    make_entry(
+        dir,
+        IDX MAP("\"a\":\"s1.safetensors\",\"b\":\"s10.safetensors\",\"c\":\"s2.safetensors\",\"d\":\"s2.safetensors\",\"z\":\"s1.safetensors\""));
     assert_ok(container_open(&io_system, dir, &container, &err));
     static const char *const names[] = { "z", "a", "b", "d", "c" };
     static const uint32_t files[] = { 0, 0, 1, 2, 2 };
@@ -533,14 +715,17 @@ static void metadata_of_the_first_shard_is_kept(void **state)
     struct container *container = NULL;
     struct err err;
     make_entry(dir, IDX MAP("\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\",\"c\":\"s3.safetensors\""));
-    write_with_metadata(temp_path(dir, "s1.safetensors"), "{\"__metadata__\":{\"f\":\"1\"},\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}");
+    write_with_metadata(temp_path(dir, "s1.safetensors"),
+                        "{\"__metadata__\":{\"f\":\"1\"},\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}");
     write_with_metadata(temp_path(dir, "s2.safetensors"), "{\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}");
-    write_with_metadata(temp_path(dir, "s3.safetensors"), "{\"__metadata__\":{\"f\":\"1\"},\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}");
+    write_with_metadata(temp_path(dir, "s3.safetensors"),
+                        "{\"__metadata__\":{\"f\":\"1\"},\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}");
     assert_ok(container_open(&io_system, dir, &container, &err));
     assert_string_equal(container->metadata_json, "{\"f\":\"1\"}");
     assert_int_equal(container->n_notes, 0);
     container_close(container);
-    write_with_metadata(temp_path(dir, "s3.safetensors"), " {\"__metadata__\":{\"f\":\"2\"},\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}");
+    write_with_metadata(temp_path(dir, "s3.safetensors"),
+                        " {\"__metadata__\":{\"f\":\"2\"},\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}");
     assert_ok(container_open(&io_system, dir, &container, &err));
     assert_string_equal(container->metadata_json, "{\"f\":\"1\"}");
     assert_true(has_note(container, "the metadata of 's3.safetensors' differs"));
@@ -605,8 +790,7 @@ static void an_index_of_a_million(void **state)
     struct shard_index index;
     struct err err;
     text_add(&text, "{\"weight_map\":{");
-    for (unsigned i = 0; i < 1000000; i++)
-        text_add(&text, "%s\"layers.%u.weight\":\"m-%05u.safetensors\"", i ? "," : "", i, i % 1000);
+    for (unsigned i = 0; i < 1000000; i++) text_add(&text, "%s\"layers.%u.weight\":\"m-%05u.safetensors\"", i ? "," : "", i, i % 1000);
     text_add(&text, "}}");
     assert_false(text.failed);
     double start = seconds();

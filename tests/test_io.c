@@ -26,12 +26,28 @@
 /* ---- calls that fail ------------------------------------------------------------------------------------------------------------ */
 
 enum call {
-    CALL_OPEN, CALL_CLOSE, CALL_PREAD, CALL_PWRITE, CALL_FSTAT, CALL_FSYNC, CALL_FTRUNCATE, CALL_FCHMOD, CALL_FLOCK,
-    CALL_LINK, CALL_RENAME, CALL_UNLINK, CALL_MKDIR, CALL_RMDIR, CALL_STATVFS, CALL_STAT, CALL_LSTAT, N_CALLS
+    CALL_OPEN,
+    CALL_CLOSE,
+    CALL_PREAD,
+    CALL_PWRITE,
+    CALL_FSTAT,
+    CALL_FSYNC,
+    CALL_FTRUNCATE,
+    CALL_FCHMOD,
+    CALL_FLOCK,
+    CALL_LINK,
+    CALL_RENAME,
+    CALL_UNLINK,
+    CALL_MKDIR,
+    CALL_RMDIR,
+    CALL_STATVFS,
+    CALL_STAT,
+    CALL_LSTAT,
+    N_CALLS
 };
 
-static const char *const call_names[N_CALLS] = {"open", "close", "pread", "pwrite", "fstat", "fsync", "ftruncate", "fchmod", "flock",
-                                                "link", "rename", "unlink", "mkdir", "rmdir", "statvfs", "stat", "lstat"};
+static const char *const call_names[N_CALLS] = { "open", "close",  "pread",  "pwrite", "fstat", "fsync",   "ftruncate", "fchmod", "flock",
+                                                 "link", "rename", "unlink", "mkdir",  "rmdir", "statvfs", "stat",      "lstat" };
 
 static struct {
     enum call call;
@@ -60,20 +76,62 @@ static size_t transfer(size_t nbytes)
     return 1 + (size_t)((r >> 8) % nbytes);
 }
 
-static int fail_open(const char *path, int flags, mode_t mode) { return hit(CALL_OPEN) ? -1 : io_system.open(path, flags, mode); }
-static int fail_fstat(int fd, struct stat *st) { return hit(CALL_FSTAT) ? -1 : fstat(fd, st); }
-static int fail_fsync(int fd) { return hit(CALL_FSYNC) ? -1 : fsync(fd); }
-static int fail_ftruncate(int fd, off_t length) { return hit(CALL_FTRUNCATE) ? -1 : ftruncate(fd, length); }
-static int fail_fchmod(int fd, mode_t mode) { return hit(CALL_FCHMOD) ? -1 : fchmod(fd, mode); }
-static int fail_flock(int fd, int operation) { return hit(CALL_FLOCK) ? -1 : flock(fd, operation); }
-static int fail_link(const char *from, const char *to) { return hit(CALL_LINK) ? -1 : link(from, to); }
-static int fail_rename(const char *from, const char *to) { return hit(CALL_RENAME) ? -1 : rename(from, to); }
-static int fail_unlink(const char *path) { return hit(CALL_UNLINK) ? -1 : unlink(path); }
-static int fail_mkdir(const char *path, mode_t mode) { return hit(CALL_MKDIR) ? -1 : mkdir(path, mode); }
-static int fail_rmdir(const char *path) { return hit(CALL_RMDIR) ? -1 : rmdir(path); }
-static int fail_statvfs(const char *path, struct statvfs *out) { return hit(CALL_STATVFS) ? -1 : statvfs(path, out); }
-static int fail_stat(const char *path, struct stat *st) { return hit(CALL_STAT) ? -1 : stat(path, st); }
-static int fail_lstat(const char *path, struct stat *st) { return hit(CALL_LSTAT) ? -1 : lstat(path, st); }
+static int fail_open(const char *path, int flags, mode_t mode)
+{
+    return hit(CALL_OPEN) ? -1 : io_system.open(path, flags, mode);
+}
+static int fail_fstat(int fd, struct stat *st)
+{
+    return hit(CALL_FSTAT) ? -1 : fstat(fd, st);
+}
+static int fail_fsync(int fd)
+{
+    return hit(CALL_FSYNC) ? -1 : fsync(fd);
+}
+static int fail_ftruncate(int fd, off_t length)
+{
+    return hit(CALL_FTRUNCATE) ? -1 : ftruncate(fd, length);
+}
+static int fail_fchmod(int fd, mode_t mode)
+{
+    return hit(CALL_FCHMOD) ? -1 : fchmod(fd, mode);
+}
+static int fail_flock(int fd, int operation)
+{
+    return hit(CALL_FLOCK) ? -1 : flock(fd, operation);
+}
+static int fail_link(const char *from, const char *to)
+{
+    return hit(CALL_LINK) ? -1 : link(from, to);
+}
+static int fail_rename(const char *from, const char *to)
+{
+    return hit(CALL_RENAME) ? -1 : rename(from, to);
+}
+static int fail_unlink(const char *path)
+{
+    return hit(CALL_UNLINK) ? -1 : unlink(path);
+}
+static int fail_mkdir(const char *path, mode_t mode)
+{
+    return hit(CALL_MKDIR) ? -1 : mkdir(path, mode);
+}
+static int fail_rmdir(const char *path)
+{
+    return hit(CALL_RMDIR) ? -1 : rmdir(path);
+}
+static int fail_statvfs(const char *path, struct statvfs *out)
+{
+    return hit(CALL_STATVFS) ? -1 : statvfs(path, out);
+}
+static int fail_stat(const char *path, struct stat *st)
+{
+    return hit(CALL_STAT) ? -1 : stat(path, st);
+}
+static int fail_lstat(const char *path, struct stat *st)
+{
+    return hit(CALL_LSTAT) ? -1 : lstat(path, st);
+}
 
 static int fail_close(int fd)
 {
@@ -98,9 +156,23 @@ static ssize_t fail_pwrite(int fd, const void *buf, size_t nbytes, off_t offset)
 }
 
 static const struct io_calls failing = {
-    .open = fail_open, .close = fail_close, .pread = fail_pread, .pwrite = fail_pwrite, .fstat = fail_fstat, .fsync = fail_fsync,
-    .ftruncate = fail_ftruncate, .fchmod = fail_fchmod, .flock = fail_flock, .link = fail_link, .rename = fail_rename, .unlink = fail_unlink,
-    .mkdir = fail_mkdir, .rmdir = fail_rmdir, .statvfs = fail_statvfs, .stat = fail_stat, .lstat = fail_lstat,
+    .open = fail_open,
+    .close = fail_close,
+    .pread = fail_pread,
+    .pwrite = fail_pwrite,
+    .fstat = fail_fstat,
+    .fsync = fail_fsync,
+    .ftruncate = fail_ftruncate,
+    .fchmod = fail_fchmod,
+    .flock = fail_flock,
+    .link = fail_link,
+    .rename = fail_rename,
+    .unlink = fail_unlink,
+    .mkdir = fail_mkdir,
+    .rmdir = fail_rmdir,
+    .statvfs = fail_statvfs,
+    .stat = fail_stat,
+    .lstat = fail_lstat,
 };
 
 static void fail_nth(enum call call, unsigned nth, bool onward, int number)
@@ -140,7 +212,7 @@ static unsigned mode_of(const char *path)
 
 static void make_socket(const char *path)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_true(fd >= 0);
     snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
@@ -169,7 +241,7 @@ static void test_open_refuses(void **state)
     assert_int_equal(file.fd, -1);
     file_close(&file);
     file_close(NULL);
-    file = (struct file){.fd = 0};
+    file = (struct file){ .fd = 0 };
     file_close(&file);
     assert_true((double)time(NULL) - start < 2);
     write_file(temp_path(dir, "x"), "x", 1);
@@ -222,8 +294,8 @@ static void test_changes_are_seen(void **state)
         write_file(path, "hello", 5);
         assert_ok(file_open(&io_system, path, &file, &err));
         assert_ok(file_check_unchanged(&file, &err));
-        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
-        struct timespec times[2] = {file.at_open.st_mtim, file.at_open.st_mtim};
+        nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+        struct timespec times[2] = { file.at_open.st_mtim, file.at_open.st_mtim };
         if (kind == 0) write_file(path, "HELLO", 5);
         if (kind == 1) write_file(path, "hello!", 6);
         if (kind == 2) { /* same size, time put back */
@@ -290,7 +362,7 @@ static void test_short_reads(void **state)
 static void test_input_faults(void **state)
 {
     (void)state;
-    static const int numbers[] = {EIO, EINTR, EACCES};
+    static const int numbers[] = { EIO, EINTR, EACCES };
     char *dir = temp_dir(), *buf;
     size_t nbytes;
     struct err err;
@@ -323,10 +395,12 @@ static void test_paths(void **state)
     (void)state;
     static const struct {
         const char *path, *dir, *base;
-    } parts[] = {{"x", ".", "x"}, {"a/x", "a", "x"}, {"/x", "/", "x"}, {"//x", "/", "x"}, {"a//x", "a", "x"}, {"a/b/x", "a/b", "x"}, {"a/", "a", ""}, {"", ".", ""}, {"/", "/", ""}, {"../x", "..", "x"}};
+    } parts[] = { { "x", ".", "x" },       { "a/x", "a", "x" }, { "/x", "/", "x" }, { "//x", "/", "x" }, { "a//x", "a", "x" },
+                  { "a/b/x", "a/b", "x" }, { "a/", "a", "" },   { "", ".", "" },    { "/", "/", "" },    { "../x", "..", "x" } };
     static const struct {
         const char *dir, *name, *path;
-    } joins[] = {{"a", "x", "a/x"}, {"a/", "x", "a/x"}, {"", "x", "x"}, {".", "x", "x"}, {"/", "x", "/x"}, {"..", "x", "../x"}, {"./a", "x", "./a/x"}};
+    } joins[] = { { "a", "x", "a/x" }, { "a/", "x", "a/x" },  { "", "x", "x" },       { ".", "x", "x" },
+                  { "/", "x", "/x" },  { "..", "x", "../x" }, { "./a", "x", "./a/x" } };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         char *dir = path_dir(parts[i].path);
         assert_string_equal(dir, parts[i].dir);
@@ -346,8 +420,10 @@ static void test_paths(void **state)
 static void test_plain_names(void **state)
 {
     (void)state;
-    static const char *const good[] = {"a", "model-00001-of-00002.safetensors", "...", "..a", ".a", "a b", "\xc3\xa9", "a:b", "~", "-"};
-    static const char *const bad[] = {"", ".", "..", "/", "a/b", "/a", "a/", "../x", "a\\b", "\\", "a\nb", "\x01", "\x7f", "a\x1f", "/proc/self/fd/0", "https://x"};
+    static const char *const good[] = { "a", "model-00001-of-00002.safetensors", "...", "..a", ".a", "a b", "\xc3\xa9", "a:b", "~", "-" };
+    static const char *const bad[] = {
+        "", ".", "..", "/", "a/b", "/a", "a/", "../x", "a\\b", "\\", "a\nb", "\x01", "\x7f", "a\x1f", "/proc/self/fd/0", "https://x"
+    };
     char name[257];
     memset(name, 'a', sizeof name);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) assert_true(path_is_plain_name(good[i], strlen(good[i])));
@@ -458,7 +534,7 @@ static void test_output_is_input(void **state)
     struct outfile *file;
     char in[4096];
     snprintf(in, sizeof in, "%s/in", dir);
-    static const char *const names[] = {"in", "./in", "soft", "hard", "sub/../in", "p"};
+    static const char *const names[] = { "in", "./in", "soft", "hard", "sub/../in", "p" };
     mkdir(temp_path(dir, "sub"), 0755);
     write_file(in, "input", 5);
     assert_int_equal(symlink("in", temp_path(dir, "soft")), 0);
@@ -547,7 +623,7 @@ static void test_races(void **state)
         for (int i = 0; i < 4; i++) {
             children[i] = fork();
             if (children[i] != 0) continue;
-            struct err err = {.code = OK};
+            struct err err = { .code = OK };
             char text[2001];
             memset(text, 'a' + i, 2000);
             text[2000] = '\0';
@@ -562,7 +638,7 @@ static void test_races(void **state)
         }
         char *text = read_file(path, NULL);
         assert_int_equal(strlen(text), 2000);
-        assert_int_equal(strspn(text, (char[]){text[0], '\0'}), 2000);
+        assert_int_equal(strspn(text, (char[]){ text[0], '\0' }), 2000);
         free(text);
         if (force) assert_true(n_won >= 1);
         else assert_int_equal(n_won, 1);
@@ -575,7 +651,7 @@ static void test_races(void **state)
 static void test_modes(void **state)
 {
     (void)state;
-    static const mode_t masks[] = {0, 022, 027, 077, 002, 007, 0177, 0777};
+    static const mode_t masks[] = { 0, 022, 027, 077, 002, 007, 0177, 0777 };
     char *dir = temp_dir();
     const char *path = temp_path(dir, "out");
     for (size_t i = 0; i < 2 * (sizeof masks / sizeof masks[0]); i++) {
@@ -645,7 +721,7 @@ static void test_space(void **state)
 static void test_appeared_meanwhile(void **state)
 {
     (void)state;
-    static const int numbers[] = {0, EPERM, EOPNOTSUPP}; /* of link: 0 is a file system with links */
+    static const int numbers[] = { 0, EPERM, EOPNOTSUPP }; /* of link: 0 is a file system with links */
     char *dir = temp_dir();
     const char *path = temp_path(dir, "out"), *partial = temp_path(dir, "out.partial");
     for (size_t i = 0; i < 6; i++) {
@@ -724,14 +800,14 @@ static void test_size_limit(void **state)
 {
     (void)state;
     char *dir = temp_dir();
-    struct err err = {.code = OK};
+    struct err err = { .code = OK };
     const char *path = temp_path(dir, "out");
     struct rlimit old, small;
     char text[5001];
     memset(text, 'x', 5000);
     text[5000] = '\0';
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-    small = (struct rlimit){.rlim_cur = 3000, .rlim_max = old.rlim_max};
+    small = (struct rlimit){ .rlim_cur = 3000, .rlim_max = old.rlim_max };
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &small);
     enum status status = write_output(&io_system, false, path, text, &err);
@@ -776,7 +852,7 @@ static void test_threads(void **state)
     assert_ok(outset_open(&io_system, false, &set, &err));
     assert_ok(outset_add(set, path, &file, &err));
     for (unsigned i = 0; i < 4; i++) {
-        lanes[i] = (struct lane){.file = file, .index = i, .status = OK};
+        lanes[i] = (struct lane){ .file = file, .index = i, .status = OK };
         assert_int_equal(pthread_create(&threads[i], NULL, write_lane, &lanes[i]), 0);
     }
     for (unsigned i = 0; i < 4; i++) {
@@ -810,7 +886,8 @@ static enum status scenario_steps(struct outset *set, const char *dir, bool fres
         const char *path = temp_path(dir, f ? "b" : "a");
         status = outset_add(set, path, &file, err);
         if (status == OK) status = outset_check_space(set, path, sizeof new_text[f], err);
-        for (size_t i = N_PIECES; i > 0 && status == OK; i--) status = outfile_write(file, new_text[f] + (i - 1) * PIECE, PIECE, (i - 1) * PIECE, err);
+        for (size_t i = N_PIECES; i > 0 && status == OK; i--)
+            status = outfile_write(file, new_text[f] + (i - 1) * PIECE, PIECE, (i - 1) * PIECE, err);
         if (status == OK) status = outfile_read(file, back, PIECE, PIECE, err);
         if (status == OK) assert_memory_equal(back, new_text[f] + PIECE, PIECE);
     }
@@ -831,7 +908,7 @@ static enum status run_scenario(const char *dir, bool fresh, struct err *err)
 
 static void prepare(const char *dir, bool fresh)
 {
-    static const char *const names[] = {"a", "b", "a.partial", "b.partial"};
+    static const char *const names[] = { "a", "b", "a.partial", "b.partial" };
     for (size_t i = 0; i < 4; i++) unlink(temp_path(dir, names[i]));
     rmdir(dir);
     if (fresh) return;
@@ -884,14 +961,14 @@ static bool must_fail(int call, unsigned nth)
 static void test_output_faults(void **state)
 {
     (void)state;
-    static const int numbers[] = {EIO, ENOSPC, EDQUOT, EACCES, EINTR};
+    static const int numbers[] = { EIO, ENOSPC, EDQUOT, EACCES, EINTR };
     char *base = temp_dir(), dir[4096];
     snprintf(dir, sizeof dir, "%s/o", base);
     for (size_t i = 0; i < PIECE * N_PIECES; i++) new_text[0][i] = (char)('0' + i % 10), new_text[1][i] = (char)('A' + i % 26);
     unsigned n_runs = 0, n_failed = 0, n_files = n_open_files();
     for (int fresh = 0; fresh < 2; fresh++)
         for (int call = 0; call < N_CALLS; call++) {
-            struct err err = {.code = OK};
+            struct err err = { .code = OK };
             prepare(dir, fresh);
             fail_nth((enum call)call, 0, false, 0);
             assert_ok(run_scenario(dir, fresh, &err));
@@ -900,12 +977,12 @@ static void test_output_faults(void **state)
                 for (unsigned kind = 0; kind < 2 * sizeof numbers / sizeof numbers[0]; kind++) {
                     prepare(dir, fresh);
                     fail_nth((enum call)call, nth, kind % 2, numbers[kind / 2]);
-                    err = (struct err){.code = OK};
+                    err = (struct err){ .code = OK };
                     enum status status = run_scenario(dir, fresh, &err);
                     bool failed = must_fail(call, nth) && !(fault.number == EINTR && !fault.onward);
                     if (failed != (status != OK))
-                        fail_msg("%s %u of %u, %s, fresh %d, onward %d: status %d '%s'", call_names[call], nth, n_calls, strerror(fault.number), fresh,
-                                 fault.onward, (int)status, err.text);
+                        fail_msg("%s %u of %u, %s, fresh %d, onward %d: status %d '%s'", call_names[call], nth, n_calls, strerror(fault.number),
+                                 fresh, fault.onward, (int)status, err.text);
                     assert_clean(dir, fresh, status, &err, fault.n[CALL_LINK] + fault.n[CALL_RENAME]);
                     assert_int_equal(n_open_files(), n_files);
                     n_runs++;
@@ -941,7 +1018,8 @@ static void test_poor_file_systems(void **state)
         enum call call;
         unsigned nth;
         int number;
-    } cases[] = {{CALL_FCHMOD, 1, EPERM}, {CALL_FCHMOD, 1, ENOTSUP}, {CALL_FSYNC, 2, EINVAL}, {CALL_FSYNC, 2, ENOTSUP}, {CALL_LINK, 1, EPERM}, {CALL_LINK, 1, ENOSYS}};
+    } cases[] = { { CALL_FCHMOD, 1, EPERM },  { CALL_FCHMOD, 1, ENOTSUP }, { CALL_FSYNC, 2, EINVAL },
+                  { CALL_FSYNC, 2, ENOTSUP }, { CALL_LINK, 1, EPERM },     { CALL_LINK, 1, ENOSYS } };
     char *dir = temp_dir();
     struct err err;
     const char *path = temp_path(dir, "out");
@@ -962,13 +1040,31 @@ static void test_poor_file_systems(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_open_refuses), cmocka_unit_test(test_read), cmocka_unit_test(test_changes_are_seen), cmocka_unit_test(test_slurp),
-        cmocka_unit_test(test_short_reads), cmocka_unit_test(test_input_faults), cmocka_unit_test(test_paths), cmocka_unit_test(test_plain_names),
-        cmocka_unit_test(test_output), cmocka_unit_test(test_appears_at_commit), cmocka_unit_test(test_output_in_the_way),
-        cmocka_unit_test(test_output_is_input), cmocka_unit_test(test_stale_partial), cmocka_unit_test(test_in_use), cmocka_unit_test(test_races),
-        cmocka_unit_test(test_modes), cmocka_unit_test(test_directories), cmocka_unit_test(test_space), cmocka_unit_test(test_appeared_meanwhile),
-        cmocka_unit_test(test_replaced_partial), cmocka_unit_test(test_failed_write_spoils), cmocka_unit_test(test_size_limit),
-        cmocka_unit_test(test_threads), cmocka_unit_test(test_output_faults), cmocka_unit_test(test_output_short_transfers),
+        cmocka_unit_test(test_open_refuses),
+        cmocka_unit_test(test_read),
+        cmocka_unit_test(test_changes_are_seen),
+        cmocka_unit_test(test_slurp),
+        cmocka_unit_test(test_short_reads),
+        cmocka_unit_test(test_input_faults),
+        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_plain_names),
+        cmocka_unit_test(test_output),
+        cmocka_unit_test(test_appears_at_commit),
+        cmocka_unit_test(test_output_in_the_way),
+        cmocka_unit_test(test_output_is_input),
+        cmocka_unit_test(test_stale_partial),
+        cmocka_unit_test(test_in_use),
+        cmocka_unit_test(test_races),
+        cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_space),
+        cmocka_unit_test(test_appeared_meanwhile),
+        cmocka_unit_test(test_replaced_partial),
+        cmocka_unit_test(test_failed_write_spoils),
+        cmocka_unit_test(test_size_limit),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_output_faults),
+        cmocka_unit_test(test_output_short_transfers),
         cmocka_unit_test(test_poor_file_systems),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

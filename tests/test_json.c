@@ -14,8 +14,8 @@
 #include "base/json.h"
 #include "base/text.h"
 
-static const struct json_limits loose = {.max_depth = 512, .max_values = 1000000};
-static const struct json_limits strict = {.max_depth = 4, .max_values = 1000, .plain_integers = true};
+static const struct json_limits loose = { .max_depth = 512, .max_values = 1000000 };
+static const struct json_limits strict = { .max_depth = 4, .max_values = 1000, .plain_integers = true };
 
 struct sample {
     const char *text;
@@ -23,69 +23,222 @@ struct sample {
     const char *part; /* of the sentence; NULL: accepted */
 };
 
-#define GOOD(text) {text, sizeof(text) - 1, NULL}
-#define BAD(text, part) {text, sizeof(text) - 1, part}
+#define GOOD(text)                                                                                                                                   \
+    {                                                                                                                                                \
+        text, sizeof(text) - 1, NULL                                                                                                                 \
+    }
+#define BAD(text, part)                                                                                                                              \
+    {                                                                                                                                                \
+        text, sizeof(text) - 1, part                                                                                                                 \
+    }
 
 static const struct sample samples[] = {
     /* numbers */
-    GOOD("0"), GOOD("-0"), GOOD("10"), GOOD("-1"), GOOD("1.5"), GOOD("0.0"), GOOD("1e5"), GOOD("1E+5"), GOOD("1e-5"), GOOD("0e0"),
-    GOOD("123456789012345678901234567890"), GOOD("1e999"), GOOD("-0.000000000000000000000000000000000000000000000000001e-400"),
-    BAD("00", "byte 0: leading zero"), BAD("01", "leading zero"), BAD("-01", "leading zero"), BAD("1.", "ends early"), BAD("[1.]", "byte 3: a digit"),
-    BAD(".5", "a value"), BAD("[-.5]", "a digit"), BAD("-", "ends early"), BAD("[-]", "a digit"), BAD("+1", "a value"), BAD("1e", "ends early"),
-    BAD("[1e+]", "exponent"), BAD("[1.e3]", "after the point"), BAD("1.2.3", "after the end"), BAD("0x10", "after the end"), BAD("1_000", "after the end"),
-    BAD("Infinity", "a value"), BAD("NaN", "a value"), BAD("[nan]", "unknown word"), BAD("- 1", "a digit"), BAD("1 2", "after the end"), BAD("1a", "after the end"),
-    BAD("\xef\xbc\x91", "a value"), BAD("[1e]", "exponent"), BAD("[1.5e1.5]", "',' or ']'"),
+    GOOD("0"),
+    GOOD("-0"),
+    GOOD("10"),
+    GOOD("-1"),
+    GOOD("1.5"),
+    GOOD("0.0"),
+    GOOD("1e5"),
+    GOOD("1E+5"),
+    GOOD("1e-5"),
+    GOOD("0e0"),
+    GOOD("123456789012345678901234567890"),
+    GOOD("1e999"),
+    GOOD("-0.000000000000000000000000000000000000000000000000001e-400"),
+    BAD("00", "byte 0: leading zero"),
+    BAD("01", "leading zero"),
+    BAD("-01", "leading zero"),
+    BAD("1.", "ends early"),
+    BAD("[1.]", "byte 3: a digit"),
+    BAD(".5", "a value"),
+    BAD("[-.5]", "a digit"),
+    BAD("-", "ends early"),
+    BAD("[-]", "a digit"),
+    BAD("+1", "a value"),
+    BAD("1e", "ends early"),
+    BAD("[1e+]", "exponent"),
+    BAD("[1.e3]", "after the point"),
+    BAD("1.2.3", "after the end"),
+    BAD("0x10", "after the end"),
+    BAD("1_000", "after the end"),
+    BAD("Infinity", "a value"),
+    BAD("NaN", "a value"),
+    BAD("[nan]", "unknown word"),
+    BAD("- 1", "a digit"),
+    BAD("1 2", "after the end"),
+    BAD("1a", "after the end"),
+    BAD("\xef\xbc\x91", "a value"),
+    BAD("[1e]", "exponent"),
+    BAD("[1.5e1.5]", "',' or ']'"),
     /* words */
-    GOOD("true"), GOOD("false"), GOOD("null"), BAD("tru", "unknown word"), BAD("True", "a value"), BAD("nul", "unknown word"), BAD("falsE", "unknown word"),
-    BAD("truetrue", "after the end"), BAD("nullx", "after the end"),
+    GOOD("true"),
+    GOOD("false"),
+    GOOD("null"),
+    BAD("tru", "unknown word"),
+    BAD("True", "a value"),
+    BAD("nul", "unknown word"),
+    BAD("falsE", "unknown word"),
+    BAD("truetrue", "after the end"),
+    BAD("nullx", "after the end"),
     /* strings and escapes */
-    GOOD("\"\""), GOOD("\"a\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0041z\""), GOOD("\"\\ud83d\\ude00\""), GOOD("\"\\uFFFF\\u0001\""), GOOD("\"\x7f\""), GOOD("\"\\\\u0000\""),
-    BAD("\"", "ends early"), BAD("\"a", "ends early"), BAD("\"\\", "unknown escape"), BAD("\"\\\"", "ends early"), BAD("\"\\x41\"", "unknown escape"),
-    BAD("\"\\a\"", "unknown escape"), BAD("\"\\'\"", "unknown escape"), BAD("\"\\U0041\"", "unknown escape"), BAD("\"\\u\"", "four hex"), BAD("\"\\u004\"", "four hex"),
-    BAD("\"\\u00zz\"", "four hex"), BAD("\"\\uZZZZ\"", "four hex"), BAD("\"\\u0000\"", "\\u0000"), BAD("{\"a\\u0000b\":1}", "\\u0000"), BAD("\"\\ud800\"", "lone surrogate"),
-    BAD("\"\\udc00\"", "lone surrogate"), BAD("\"\\ud800\\ud800\"", "lone surrogate"), BAD("\"\\ud800\\u0041\"", "lone surrogate"), BAD("\"\\ud800x\"", "lone surrogate"),
-    BAD("\"\\ud83d\\ude0\"", "lone surrogate"), BAD("\"\\ud83d\\n\"", "lone surrogate"), BAD("\"a\nb\"", "control character"), BAD("\"a\tb\"", "control character"),
-    BAD("\"\x1f\"", "control character"), BAD("\"a\0b\"", "control character"), BAD("'a'", "a value"), BAD("\"a\"x", "after the end"), BAD("a", "a value"),
+    GOOD("\"\""),
+    GOOD("\"a\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0041z\""),
+    GOOD("\"\\ud83d\\ude00\""),
+    GOOD("\"\\uFFFF\\u0001\""),
+    GOOD("\"\x7f\""),
+    GOOD("\"\\\\u0000\""),
+    BAD("\"", "ends early"),
+    BAD("\"a", "ends early"),
+    BAD("\"\\", "unknown escape"),
+    BAD("\"\\\"", "ends early"),
+    BAD("\"\\x41\"", "unknown escape"),
+    BAD("\"\\a\"", "unknown escape"),
+    BAD("\"\\'\"", "unknown escape"),
+    BAD("\"\\U0041\"", "unknown escape"),
+    BAD("\"\\u\"", "four hex"),
+    BAD("\"\\u004\"", "four hex"),
+    BAD("\"\\u00zz\"", "four hex"),
+    BAD("\"\\uZZZZ\"", "four hex"),
+    BAD("\"\\u0000\"", "\\u0000"),
+    BAD("{\"a\\u0000b\":1}", "\\u0000"),
+    BAD("\"\\ud800\"", "lone surrogate"),
+    BAD("\"\\udc00\"", "lone surrogate"),
+    BAD("\"\\ud800\\ud800\"", "lone surrogate"),
+    BAD("\"\\ud800\\u0041\"", "lone surrogate"),
+    BAD("\"\\ud800x\"", "lone surrogate"),
+    BAD("\"\\ud83d\\ude0\"", "lone surrogate"),
+    BAD("\"\\ud83d\\n\"", "lone surrogate"),
+    BAD("\"a\nb\"", "control character"),
+    BAD("\"a\tb\"", "control character"),
+    BAD("\"\x1f\"", "control character"),
+    BAD("\"a\0b\"", "control character"),
+    BAD("'a'", "a value"),
+    BAD("\"a\"x", "after the end"),
+    BAD("a", "a value"),
     BAD("\"\\\0\"", "unknown escape"),
     /* UTF-8 */
-    GOOD("\"\xc3\xa9\""), GOOD("\"\xe2\x82\xac\""), GOOD("\"\xf0\x9f\x98\x80\""), GOOD("\"\xf4\x8f\xbf\xbf\""), GOOD("\"\xef\xbf\xbf\""), GOOD("\"\xc2\x80\""),
-    BAD("\"\x80\"", "byte 1: invalid UTF-8"), BAD("\"\xc3\"", "invalid UTF-8"), BAD("\"\xc0\xaf\"", "invalid UTF-8"), BAD("\"\xc1\xbf\"", "invalid UTF-8"),
-    BAD("\"\xe0\x80\xaf\"", "invalid UTF-8"), BAD("\"\xed\xa0\x80\"", "invalid UTF-8"), BAD("\"\xed\xbf\xbf\"", "invalid UTF-8"), BAD("\"\xf0\x80\x80\x80\"", "invalid UTF-8"),
-    BAD("\"\xf4\x90\x80\x80\"", "invalid UTF-8"), BAD("\"\xf5\x80\x80\x80\"", "invalid UTF-8"), BAD("\"\xff\"", "invalid UTF-8"), BAD("\"\xe2\x82\"", "invalid UTF-8"),
-    BAD("\"\xf0\x9f\x98", "invalid UTF-8"), BAD("\xef\xbb\xbf{}", "a value"), BAD("\xef\xbb\xbf", "a value"), BAD("{\"\xe9\":1}", "invalid UTF-8"), BAD("[\xe9]", "a value"),
+    GOOD("\"\xc3\xa9\""),
+    GOOD("\"\xe2\x82\xac\""),
+    GOOD("\"\xf0\x9f\x98\x80\""),
+    GOOD("\"\xf4\x8f\xbf\xbf\""),
+    GOOD("\"\xef\xbf\xbf\""),
+    GOOD("\"\xc2\x80\""),
+    BAD("\"\x80\"", "byte 1: invalid UTF-8"),
+    BAD("\"\xc3\"", "invalid UTF-8"),
+    BAD("\"\xc0\xaf\"", "invalid UTF-8"),
+    BAD("\"\xc1\xbf\"", "invalid UTF-8"),
+    BAD("\"\xe0\x80\xaf\"", "invalid UTF-8"),
+    BAD("\"\xed\xa0\x80\"", "invalid UTF-8"),
+    BAD("\"\xed\xbf\xbf\"", "invalid UTF-8"),
+    BAD("\"\xf0\x80\x80\x80\"", "invalid UTF-8"),
+    BAD("\"\xf4\x90\x80\x80\"", "invalid UTF-8"),
+    BAD("\"\xf5\x80\x80\x80\"", "invalid UTF-8"),
+    BAD("\"\xff\"", "invalid UTF-8"),
+    BAD("\"\xe2\x82\"", "invalid UTF-8"),
+    BAD("\"\xf0\x9f\x98", "invalid UTF-8"),
+    BAD("\xef\xbb\xbf{}", "a value"),
+    BAD("\xef\xbb\xbf", "a value"),
+    BAD("{\"\xe9\":1}", "invalid UTF-8"),
+    BAD("[\xe9]", "a value"),
     /* arrays */
-    GOOD("[]"), GOOD("[ ]"), GOOD("[1,2]"), GOOD("[[],[[]]]"), GOOD(" \t\r\n[1 , 2 ]\n"), GOOD("[null,1,\"a\",{}]"),
-    BAD("[", "ends early"), BAD("]", "a value"), BAD("[1", "ends early"), BAD("[1,", "ends early"), BAD("[1,]", "a value"), BAD("[,]", "a value"), BAD("[,1]", "a value"),
-    BAD("[1,,2]", "a value"), BAD("[1 2]", "',' or ']'"), BAD("[1;2]", "',' or ']'"), BAD("[1:2]", "',' or ']'"), BAD("[1]]", "after the end"), BAD("[1],", "after the end"),
-    BAD("[1}", "',' or ']'"), BAD("[\v1]", "a value"), BAD("[\f]", "a value"), BAD("[*]", "a value"), BAD("[][]", "after the end"), BAD("<null>", "a value"),
+    GOOD("[]"),
+    GOOD("[ ]"),
+    GOOD("[1,2]"),
+    GOOD("[[],[[]]]"),
+    GOOD(" \t\r\n[1 , 2 ]\n"),
+    GOOD("[null,1,\"a\",{}]"),
+    BAD("[", "ends early"),
+    BAD("]", "a value"),
+    BAD("[1", "ends early"),
+    BAD("[1,", "ends early"),
+    BAD("[1,]", "a value"),
+    BAD("[,]", "a value"),
+    BAD("[,1]", "a value"),
+    BAD("[1,,2]", "a value"),
+    BAD("[1 2]", "',' or ']'"),
+    BAD("[1;2]", "',' or ']'"),
+    BAD("[1:2]", "',' or ']'"),
+    BAD("[1]]", "after the end"),
+    BAD("[1],", "after the end"),
+    BAD("[1}", "',' or ']'"),
+    BAD("[\v1]", "a value"),
+    BAD("[\f]", "a value"),
+    BAD("[*]", "a value"),
+    BAD("[][]", "after the end"),
+    BAD("<null>", "a value"),
     /* objects */
-    GOOD("{}"), GOOD("{ }"), GOOD("{\"a\":1}"), GOOD("{\"a\":{\"a\":{\"a\":1}}}"), GOOD("{\"\":0}"), GOOD("{\"a\" : [ ] , \"A\" : null }"), GOOD("[{\"a\":1},{\"a\":2}]"),
+    GOOD("{}"),
+    GOOD("{ }"),
+    GOOD("{\"a\":1}"),
+    GOOD("{\"a\":{\"a\":{\"a\":1}}}"),
+    GOOD("{\"\":0}"),
+    GOOD("{\"a\" : [ ] , \"A\" : null }"),
+    GOOD("[{\"a\":1},{\"a\":2}]"),
     GOOD("{\"b\":{\"x\":1},\"c\":{\"x\":1},\"x\":{\"b\":0}}"),
-    BAD("{", "ends early"), BAD("}", "a value"), BAD("{\"a\"", "ends early"), BAD("{\"a\":", "ends early"), BAD("{\"a\":1", "ends early"), BAD("{\"a\":1,", "ends early"),
-    BAD("{\"a\":1,}", "a key"), BAD("{,}", "a key"), BAD("{\"a\":1,,\"b\":2}", "a key"), BAD("{\"a\" 1}", "':'"), BAD("{\"a\"::1}", "a value"), BAD("{\"a\",1}", "':'"),
-    BAD("{a:1}", "a key"), BAD("{1:1}", "a key"), BAD("{'a':1}", "a key"), BAD("{null:null}", "a key"), BAD("{[:\"x\"}", "a key"), BAD("{\"a\":}", "a value"),
-    BAD("{\"a\":1]", "',' or '}'"), BAD("{\"a\":1 \"b\":2}", "',' or '}'"), BAD("{\"a\":1}x", "after the end"), BAD("{}}", "after the end"), BAD("{\"a\":1}#", "after the end"),
-    BAD("{\"a\":/*x*/1}", "a value"), BAD("{\"a\":1}//", "after the end"), BAD("{\"a\":\"b\"/**/}", "',' or '}'"),
+    BAD("{", "ends early"),
+    BAD("}", "a value"),
+    BAD("{\"a\"", "ends early"),
+    BAD("{\"a\":", "ends early"),
+    BAD("{\"a\":1", "ends early"),
+    BAD("{\"a\":1,", "ends early"),
+    BAD("{\"a\":1,}", "a key"),
+    BAD("{,}", "a key"),
+    BAD("{\"a\":1,,\"b\":2}", "a key"),
+    BAD("{\"a\" 1}", "':'"),
+    BAD("{\"a\"::1}", "a value"),
+    BAD("{\"a\",1}", "':'"),
+    BAD("{a:1}", "a key"),
+    BAD("{1:1}", "a key"),
+    BAD("{'a':1}", "a key"),
+    BAD("{null:null}", "a key"),
+    BAD("{[:\"x\"}", "a key"),
+    BAD("{\"a\":}", "a value"),
+    BAD("{\"a\":1]", "',' or '}'"),
+    BAD("{\"a\":1 \"b\":2}", "',' or '}'"),
+    BAD("{\"a\":1}x", "after the end"),
+    BAD("{}}", "after the end"),
+    BAD("{\"a\":1}#", "after the end"),
+    BAD("{\"a\":/*x*/1}", "a value"),
+    BAD("{\"a\":1}//", "after the end"),
+    BAD("{\"a\":\"b\"/**/}", "',' or '}'"),
     /* duplicate keys */
-    BAD("{\"a\":1,\"a\":2}", "byte 7: duplicate key 'a'"), BAD("{\"a\":1,\"\\u0061\":2}", "duplicate key 'a'"), BAD("{\"\":1,\"b\":2,\"\":3}", "duplicate key ''"),
-    BAD("[[{\"x\":{\"k\":1,\"j\":2,\"k\":3}}]]", "duplicate key 'k'"), BAD("{\"\xf0\x9f\x98\x80\":1,\"\\uD83D\\uDE00\":2}", "duplicate key"),
-    BAD("{\"\\n\":1,\"\\u000a\":2}", "duplicate key '\\x0a'"), BAD("{\"a\":{\"b\":1},\"a\":{\"b\":1}}", "byte 13: duplicate key"), BAD("{\"\xc3\xa9x\":1,\"\\u00e9\\u0078\":2}", "duplicate key"),
-    BAD("{\"/\":1,\"\\/\":2}", "duplicate key '/'"), GOOD("{\"a\":1,\"\\\\u0061\":2}"), GOOD("{\"ab\":1,\"a\":2,\"abc\":3}"),
+    BAD("{\"a\":1,\"a\":2}", "byte 7: duplicate key 'a'"),
+    BAD("{\"a\":1,\"\\u0061\":2}", "duplicate key 'a'"),
+    BAD("{\"\":1,\"b\":2,\"\":3}", "duplicate key ''"),
+    BAD("[[{\"x\":{\"k\":1,\"j\":2,\"k\":3}}]]", "duplicate key 'k'"),
+    BAD("{\"\xf0\x9f\x98\x80\":1,\"\\uD83D\\uDE00\":2}", "duplicate key"),
+    BAD("{\"\\n\":1,\"\\u000a\":2}", "duplicate key '\\x0a'"),
+    BAD("{\"a\":{\"b\":1},\"a\":{\"b\":1}}", "byte 13: duplicate key"),
+    BAD("{\"\xc3\xa9x\":1,\"\\u00e9\\u0078\":2}", "duplicate key"),
+    BAD("{\"/\":1,\"\\/\":2}", "duplicate key '/'"),
+    GOOD("{\"a\":1,\"\\\\u0061\":2}"),
+    GOOD("{\"ab\":1,\"a\":2,\"abc\":3}"),
     /* the outermost level */
-    BAD("", "ends early"), BAD(" ", "ends early"), BAD("\0", "a value"), BAD("{}\0", "after the end"), BAD("[\0]", "a value"), BAD("\xc2\xa0" "1", "a value"), BAD("\xe2\x81\xa0", "a value"),
+    BAD("", "ends early"),
+    BAD(" ", "ends early"),
+    BAD("\0", "a value"),
+    BAD("{}\0", "after the end"),
+    BAD("[\0]", "a value"),
+    BAD("\xc2\xa0"
+        "1",
+        "a value"),
+    BAD("\xe2\x81\xa0", "a value"),
 };
 
 static void test_samples(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof samples / sizeof samples[0]; i++) {
-        struct err err = {.code = OK};
+        struct err err = { .code = OK };
         char *exact = malloc(samples[i].nbytes ? samples[i].nbytes : 1); /* no byte behind the text, for the sanitizer */
         memcpy(exact, samples[i].text, samples[i].nbytes);
         enum status status = json_check(exact, samples[i].nbytes, &loose, &err);
         const char *part = samples[i].part;
         if (!part && status != OK) fail_msg("'%s' refused: %s", samples[i].text, err.text);
-        if (part && (status != ERR_DATA || !strstr(err.text, part))) fail_msg("'%s': status %d '%s' lacks '%s'", samples[i].text, (int)status, err.text, part);
+        if (part && (status != ERR_DATA || !strstr(err.text, part)))
+            fail_msg("'%s': status %d '%s' lacks '%s'", samples[i].text, (int)status, err.text, part);
         cJSON *tree;
         assert_int_equal(json_parse(exact, samples[i].nbytes, &loose, &tree, NULL), status);
         assert_true((tree != NULL) == (status == OK));
@@ -111,8 +264,8 @@ static void test_every_cut(void **state)
 
 static bool is_refused_on_purpose(const char *name)
 {
-    static const char *const names[] = {"y_object_duplicated_key.json", "y_object_duplicated_key_and_value.json", "y_string_null_escape.json",
-                                        "y_object_escaped_null_in_key.json"};
+    static const char *const names[] = { "y_object_duplicated_key.json", "y_object_duplicated_key_and_value.json", "y_string_null_escape.json",
+                                         "y_object_escaped_null_in_key.json" };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(names[i], name) == 0) return true;
     return false;
@@ -131,7 +284,7 @@ static void test_suite(void **state)
     for (struct dirent *entry; (entry = readdir(list));) {
         const char *name = entry->d_name;
         if (!strstr(name, ".json")) continue;
-        struct err err = {.code = OK};
+        struct err err = { .code = OK };
         size_t nbytes;
         char *text = read_file(temp_path(dir, name), &nbytes);
         enum status status = json_check(text, nbytes, &loose, &err);
@@ -157,23 +310,24 @@ static void test_suite(void **state)
 static void test_plain_integers(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"-0", "-1", "16.0", "16e0", "1E1", "[0.0]"};
+    static const char *const bad[] = { "-0", "-1", "16.0", "16e0", "1E1", "[0.0]" };
     struct err err;
     assert_ok(json_check("{\"a\":[0,18446744073709551616]}", 30, &strict, &err));
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) assert_refused(json_check(bad[i], strlen(bad[i]), &strict, &err), ERR_DATA, "plain integer");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_refused(json_check(bad[i], strlen(bad[i]), &strict, &err), ERR_DATA, "plain integer");
 }
 
 static void test_limits(void **state)
 {
     (void)state;
     struct err err;
-    struct json_limits limits = {.max_depth = 3, .max_values = 4};
+    struct json_limits limits = { .max_depth = 3, .max_values = 4 };
     assert_ok(json_check("[[[0]]]", 7, &limits, &err));
     assert_refused(json_check("[[[[]]]]", 8, &limits, &err), ERR_DATA, "byte 3: nested too deeply");
     assert_refused(json_check("{\"a\":[[{}]]}", 12, &limits, &err), ERR_DATA, "nested too deeply");
     assert_ok(json_check("[0,0,0]", 7, &limits, &err));
     assert_refused(json_check("[0,0,0,0]", 9, &limits, &err), ERR_DATA, "more than 4 values");
-    limits = (struct json_limits){.max_depth = 1000000, .max_values = 1000000};
+    limits = (struct json_limits){ .max_depth = 1000000, .max_values = 1000000 };
     char *deep = malloc(4002);
     memset(deep, '[', 2001);
     memset(deep + 2001, ']', 2001);
@@ -227,14 +381,17 @@ static void test_hostile(void **state)
     static const struct {
         const char *prefix, *unit, *part;
     } cases[] = {
-        {"[", "0,0,", "values"},          {"[", "[],", "values"},        {"[", "9", "1024 characters"}, {"[", "0", "leading zero"},
-        {"[0.", "1", "1024 characters"},  {"", "[", "nested"},           {"", "{\"a\":", "nested"},     {"\"", "a", "ends early"},
-        {"\"", "\\n", "ends early"},      {"{\"", "\xc3\xa9", "UTF-8|early"}, {"[", "\"\",", "values"},      {" ", " ", "ends early"},
-        {"{\"a\":[", "{},", "values"},    {"{\"", "\\u0061", "hex|early"},
+        { "[", "0,0,", "values" },         { "[", "[],", "values" },
+        { "[", "9", "1024 characters" },   { "[", "0", "leading zero" },
+        { "[0.", "1", "1024 characters" }, { "", "[", "nested" },
+        { "", "{\"a\":", "nested" },       { "\"", "a", "ends early" },
+        { "\"", "\\n", "ends early" },     { "{\"", "\xc3\xa9", "UTF-8|early" },
+        { "[", "\"\",", "values" },        { " ", " ", "ends early" },
+        { "{\"a\":[", "{},", "values" },   { "{\"", "\\u0061", "hex|early" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char *text = hostile(cases[i].prefix, cases[i].unit);
-        struct json_limits limits = {.max_depth = 16, .max_values = 1000000};
+        struct json_limits limits = { .max_depth = 16, .max_values = 1000000 };
         struct err err;
         size_t n_members = 0;
         long before = peak_kib();
@@ -298,7 +455,7 @@ static void test_key_set(void **state)
         text_add(&text, "}");
     }
     text_add(&text, "}");
-    struct json_limits limits = {.max_depth = 4, .max_values = 10000000};
+    struct json_limits limits = { .max_depth = 4, .max_values = 10000000 };
     assert_ok(json_check(text.data, text.nbytes, &limits, &err));
     text.data[text.nbytes - 1] = ',';
     text_add(&text, "\"k1234\":0}");
@@ -349,14 +506,14 @@ static void test_walk(void **state)
     (void)state;
     static const char text[] = " { \"a\\n\\u00e9\" : [1, 2] , \"b\":{\"c\":1} ,\"\": \"x\\ty\" ,\"d\":-1.5e3 } ";
     struct err err;
-    struct seen seen = {.n = 0};
+    struct seen seen = { .n = 0 };
     assert_ok(json_walk_object(text, sizeof text - 1, &loose, see_member, &seen, &err));
     assert_string_equal(seen.keys, "a\n\xc3\xa9|b||d|");
     assert_string_equal(seen.values, "[1, 2]|{\"c\":1}|\"x\\ty\"|-1.5e3|");
-    seen = (struct seen){.stop_at = 2};
+    seen = (struct seen){ .stop_at = 2 };
     assert_refused(json_walk_object(text, sizeof text - 1, &loose, see_member, &seen, &err), ERR_CANCELLED, "stopped");
     assert_int_equal(seen.n, 2);
-    seen = (struct seen){.n = 0};
+    seen = (struct seen){ .n = 0 };
     assert_ok(json_walk_object(" {} ", 4, &loose, see_member, &seen, &err));
     assert_refused(json_walk_object("[]", 2, &loose, see_member, &seen, &err), ERR_DATA, "an object expected");
     assert_refused(json_walk_object("", 0, &loose, see_member, &seen, &err), ERR_DATA, "ends early");
@@ -373,7 +530,7 @@ static void test_walk_counts_per_member(void **state)
     (void)state;
     struct err err;
     size_t n = 0;
-    struct json_limits limits = {.max_depth = 3, .max_values = 3};
+    struct json_limits limits = { .max_depth = 3, .max_values = 3 };
     assert_ok(json_walk_object("{\"a\":[1,2],\"b\":[1,2],\"c\":[[],[]]}", 33, &limits, ignore_member, &n, &err));
     assert_int_equal(n, 3);
     assert_refused(json_walk_object("{\"a\":[1,2],\"b\":[1,2,3]}", 23, &limits, ignore_member, &n, &err), ERR_DATA, "more than 3 values");
@@ -418,10 +575,18 @@ static void test_tree(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_samples),     cmocka_unit_test(test_every_cut), cmocka_unit_test(test_suite),
-        cmocka_unit_test(test_plain_integers), cmocka_unit_test(test_limits), cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_many_members), cmocka_unit_test(test_key_set),  cmocka_unit_test(test_colliding_keys), cmocka_unit_test(test_walk),
-        cmocka_unit_test(test_walk_counts_per_member), cmocka_unit_test(test_tree),
+        cmocka_unit_test(test_samples),
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_suite),
+        cmocka_unit_test(test_plain_integers),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_many_members),
+        cmocka_unit_test(test_key_set),
+        cmocka_unit_test(test_colliding_keys),
+        cmocka_unit_test(test_walk),
+        cmocka_unit_test(test_walk_counts_per_member),
+        cmocka_unit_test(test_tree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,8 +2,8 @@
  *
  * Drawing: special and random weights -> slot -> equal to a loop over elem_encode, elem_decode and sixteen lanes written down here.
  * Why this way: the loops here are too simple to be wrong in the way a vector is.
- * Corner cases: all lengths 0 .. 70, every alignment, every first lane, groups that are no multiple of a vector, importance weights, -0, subnormals, huge; NaN and Inf in the slots that
- * answer for them; for mxfp4_bf16 every BF16 number as the largest of a group under every rule.
+ * Corner cases: all lengths 0 .. 70, every alignment, every first lane, groups that are no multiple of a vector, importance weights, -0,
+ * subnormals, huge; NaN and Inf in the slots that answer for them; for mxfp4_bf16 every BF16 number as the largest of a group under every rule.
  * Reference: kernel.h; NUMERICS.md 2 to 6.
  */
 #include "support/support.h"
@@ -15,7 +15,8 @@
 
 enum { MOST = 70, ROOM = 4096 };
 
-static const float specials[] = { 0.0f, -0.0f, 0x1p-149f, -0x1p-149f, 0x1.8p-127f, -0x1p-126f, 0x1p-60f, 1.0f, -1.5f, 2.5f, -6.0f, 0x1p100f, -0x1.fffffep127f };
+static const float specials[] = { 0.0f, -0.0f, 0x1p-149f, -0x1p-149f, 0x1.8p-127f, -0x1p-126f,      0x1p-60f,
+                                  1.0f, -1.5f, 2.5f,      -6.0f,      0x1p100f,    -0x1.fffffep127f };
 
 /* kind 0: ordinary weights; 1: specials among them; 2: any finite bits; 3: ties of every grid. */
 static void fill(float *x, size_t n, int kind, uint64_t *seed)
@@ -110,7 +111,8 @@ static void test_ranges(void **state)
             for (size_t group = 1; group <= n; group += 1 + group / 2)
                 for (int kind = 0; kind < 3; kind++) {
                     fill(x, MOST + 8, kind, &seed);
-                    if (n % 5 == 0) for (size_t i = 0; i < MOST + 8; i++) x[i] = n % 2 ? -fabsf(x[i]) : fabsf(x[i]);
+                    if (n % 5 == 0)
+                        for (size_t i = 0; i < MOST + 8; i++) x[i] = n % 2 ? -fabsf(x[i]) : fabsf(x[i]);
                     kernels_at(k)->ranges(x + n % 4, n, group, got);
                     for (size_t g = 0; g * group < n; g++) {
                         float min = 0, max = 0;
@@ -151,7 +153,8 @@ static float naive_value(const struct elem *elem, const struct group_scale *scal
     return (elem_decode(elem, code) - (float)scale->zero) * scale->value;
 }
 
-static void check_codes(const struct kernels *kernels, const struct elem *elem, enum rounding rounding, const float *x, size_t n, size_t group, const struct group_scale *scales)
+static void check_codes(const struct kernels *kernels, const struct elem *elem, enum rounding rounding, const float *x, size_t n, size_t group,
+                        const struct group_scale *scales)
 {
     const struct groups groups = { n, group, scales };
     uint16_t codes[MOST + 1], codes_only[MOST + 1];
@@ -166,8 +169,9 @@ static void check_codes(const struct kernels *kernels, const struct elem *elem, 
         uint32_t code = naive_code(elem, rounding, &scales[i / group], x[i]);
         float value = naive_value(elem, &scales[i / group], code);
         if (codes[i] != code || codes_only[i] != code || !same(y[i], value) || !same(decoded[i], value))
-            fail_msg("%s %s %s: %a under %a, zero %d: code %x, %x, values %a, %a; not %x, %a", kernels->name, elem->name, rounding_name(rounding), (double)x[i],
-                     (double)scales[i / group].value, scales[i / group].zero, codes[i], codes_only[i], (double)y[i], (double)decoded[i], code, (double)value);
+            fail_msg("%s %s %s: %a under %a, zero %d: code %x, %x, values %a, %a; not %x, %a", kernels->name, elem->name, rounding_name(rounding),
+                     (double)x[i], (double)scales[i / group].value, scales[i / group].zero, codes[i], codes_only[i], (double)y[i], (double)decoded[i],
+                     code, (double)value);
     }
 }
 
@@ -184,7 +188,8 @@ static void test_codes(void **state)
                     const size_t groups[] = { 1, 5, 16, 32, n ? n : 1 };
                     for (size_t g = 0; g < n; g++) scales[g] = scale_for(elem_at(e), kind < 2 ? 0 : (size_t)test_random(&seed) % 100);
                     fill(x, MOST + 8, kind, &seed);
-                    check_codes(kernels_at(k), elem_at(e), (enum rounding)(kind == 0 ? n % ROUND_COUNT : ROUND_NEAREST_EVEN), x + n % 5, n, groups[n % 5], scales);
+                    check_codes(kernels_at(k), elem_at(e), (enum rounding)(kind == 0 ? n % ROUND_COUNT : ROUND_NEAREST_EVEN), x + n % 5, n,
+                                groups[n % 5], scales);
                 }
 }
 
@@ -206,8 +211,8 @@ static float tree(float lanes[16])
 }
 
 /* n weights in two calls, the second one beginning in lane first mod 16; weights are NULL or not. */
-static void check_error(const struct kernels *kernels, const struct elem *elem, enum rounding rounding, const struct group_scale *scale, const float *x, const float *weight,
-                        size_t first, size_t n)
+static void check_error(const struct kernels *kernels, const struct elem *elem, enum rounding rounding, const struct group_scale *scale,
+                        const float *x, const float *weight, size_t first, size_t n)
 {
     struct error_sum sum = { .x = x, .weight = weight, .n = first, .unit = 0x1p-3f, .limit = HUGE_VALF };
     float lanes[16] = { 0 };
@@ -223,7 +228,9 @@ static void check_error(const struct kernels *kernels, const struct elem *elem, 
         lanes[i % 16] += weight ? t * weight[i] : t;
     }
     for (size_t j = 0; j < 16; j++)
-        if (!same(sum.lanes[j], lanes[j])) fail_msg("%s %s: lane %zu of %zu + %zu: %a, not %a", kernels->name, elem->name, j, first, n - first, (double)sum.lanes[j], (double)lanes[j]);
+        if (!same(sum.lanes[j], lanes[j]))
+            fail_msg("%s %s: lane %zu of %zu + %zu: %a, not %a", kernels->name, elem->name, j, first, n - first, (double)sum.lanes[j],
+                     (double)lanes[j]);
     assert_true(same(sum.total, tree(lanes)));
 }
 
@@ -280,7 +287,8 @@ static void test_search(void **state)
                 const size_t group = 16 * (1 + round % 5), n_groups = round % 3 == 0 ? 1 : ROOM / group;
                 if (elem->kind != ELEM_FLOAT && elem->fraction_bits == 0) continue;
                 fill(x, ROOM, round % 4 == 3 ? 3 : 0, &seed);
-                for (size_t i = 0; i < ROOM; i++) x[i] = round % 4 == 1 ? x[i] * x[i] * x[i] : round % 4 == 2 ? x[i] * 0x1p-20f + (i % group ? 0.0f : 0.3f) : x[i];
+                for (size_t i = 0; i < ROOM; i++)
+                    x[i] = round % 4 == 1 ? x[i] * x[i] * x[i] : round % 4 == 2 ? x[i] * 0x1p-20f + (i % group ? 0.0f : 0.3f) : x[i];
                 kernels_at(k)->ranges(x, n_groups * group, group, ranges);
                 for (size_t g = 0; g < n_groups; g++) {
                     int32_t e0 = exact_ilog2(fmaxf(-ranges[g].min, ranges[g].max)) - elem->emax;
@@ -389,9 +397,12 @@ static void check_fused(const uint16_t *bf16, size_t n_groups, enum scale_rule r
     for (size_t k = 0; k < kernels_count(); k++) {
         assert_true(kernels_at(k)->mxfp4_bf16(stored + 1, n_groups, rule, codes, scales));
         for (size_t g = 0; g < n_groups; g++)
-            if (scales[g] != want_scales[g].bits) fail_msg("%s %s: scale of %04x: %d, not %d", kernels_at(k)->name, scale_rule_name(rule), bf16[32 * g], scales[g], (int)want_scales[g].bits);
+            if (scales[g] != want_scales[g].bits)
+                fail_msg("%s %s: scale of %04x: %d, not %d", kernels_at(k)->name, scale_rule_name(rule), bf16[32 * g], scales[g],
+                         (int)want_scales[g].bits);
         for (size_t i = 0; i < n; i++)
-            if ((codes[i / 2] >> 4 * (i % 2) & 15) != want[i]) fail_msg("%s %s: code of %04x under %d", kernels_at(k)->name, scale_rule_name(rule), bf16[i], scales[i / 32]);
+            if ((codes[i / 2] >> 4 * (i % 2) & 15) != want[i])
+                fail_msg("%s %s: code of %04x under %d", kernels_at(k)->name, scale_rule_name(rule), bf16[i], scales[i / 32]);
         kernels_at(k)->mxfp4_f32(codes, scales, n_groups, fused_y);
         assert_memory_equal(fused_y, y, n * sizeof *y);
     }
@@ -435,14 +446,16 @@ static void test_back_to_f32(void **state)
     for (size_t k = 0; k < kernels_count(); k++) {
         kernels_at(k)->mxfp4_f32(codes, scales, 256, y);
         for (size_t i = 0; i < 32 * 256; i++)
-            assert_true(same(y[i], elem_decode(&elem_rows[ELEM_E2M1], (uint32_t)codes[i / 2] >> 4 * (i % 2) & 15u) * scale_load(SCALE_E8M0, scales[i / 32])));
+            assert_true(
+                same(y[i], elem_decode(&elem_rows[ELEM_E2M1], (uint32_t)codes[i / 2] >> 4 * (i % 2) & 15u) * scale_load(SCALE_E8M0, scales[i / 32])));
     }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_select),  cmocka_unit_test(test_widen),  cmocka_unit_test(test_all_finite), cmocka_unit_test(test_ranges),
-                                        cmocka_unit_test(test_codes),   cmocka_unit_test(test_errors), cmocka_unit_test(test_search),     cmocka_unit_test(test_measure),
-                                        cmocka_unit_test(test_fused),   cmocka_unit_test(test_fused_nonfinite), cmocka_unit_test(test_back_to_f32) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_select),          cmocka_unit_test(test_widen),      cmocka_unit_test(test_all_finite),
+                                        cmocka_unit_test(test_ranges),          cmocka_unit_test(test_codes),      cmocka_unit_test(test_errors),
+                                        cmocka_unit_test(test_search),          cmocka_unit_test(test_measure),    cmocka_unit_test(test_fused),
+                                        cmocka_unit_test(test_fused_nonfinite), cmocka_unit_test(test_back_to_f32) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

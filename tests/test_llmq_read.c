@@ -1,4 +1,5 @@
-/* test_llmq_read.c: what was written comes back bit by bit, and nothing else is ever accepted: flipped, cut, appended, re-signed lies, bombs, wrong shards.
+/* test_llmq_read.c: what was written comes back bit by bit, and nothing else is ever accepted: flipped, cut, appended, re-signed lies, bombs, wrong
+ * shards.
  *
  * Why this way: damage is made on real files; lies are signed with right checksums, so that the structural checks are what refuses them.
  * Corner cases: every bit of a small file; every length; every message that a user should be able to tell apart.
@@ -94,8 +95,8 @@ static float weight_of(const struct out_tensor *tensor, const struct model_tenso
     return (float)value * bf16_to_f32(scale);
 }
 
-static void check_rect(struct container *container, size_t index, const struct out_tensor *tensor, const struct model_tensor *own, uint64_t row, uint64_t n_rows,
-                       uint64_t col, uint64_t n_cols)
+static void check_rect(struct container *container, size_t index, const struct out_tensor *tensor, const struct model_tensor *own, uint64_t row,
+                       uint64_t n_rows, uint64_t col, uint64_t n_cols)
 {
     size_t n = (size_t)(n_rows * n_cols);
     float *out = malloc((n + 1) * sizeof *out);
@@ -105,13 +106,15 @@ static void check_rect(struct container *container, size_t index, const struct o
         for (uint64_t c = 0; c < n_cols; c++) {
             float wanted = weight_of(tensor, own, row + r, col + c);
             if (f32_bits(out[r * n_cols + c]) != f32_bits(wanted))
-                fail_msg("%s (%llu, %llu): %a, wanted %a", tensor->name, (unsigned long long)(row + r), (unsigned long long)(col + c), (double)out[r * n_cols + c], (double)wanted);
+                fail_msg("%s (%llu, %llu): %a, wanted %a", tensor->name, (unsigned long long)(row + r), (unsigned long long)(col + c),
+                         (double)out[r * n_cols + c], (double)wanted);
         }
     assert_true(out[n] == 4711.0f);
     free(out);
 }
 
-static void check_quantised(struct container *container, size_t index, const struct out_tensor *tensor, const struct model_tensor *own, uint64_t *seed)
+static void check_quantised(struct container *container, size_t index, const struct out_tensor *tensor, const struct model_tensor *own,
+                            uint64_t *seed)
 {
     const struct plane *codes = &tensor->planes[0].plane;
     assert_non_null(container->tensors[index].quantised);
@@ -186,8 +189,9 @@ static void write_model(struct model *model, const char *path, enum compress_mod
 static void test_kept_dtypes(void **state)
 {
     (void)state;
-    static const uint64_t dims[][5] = { { 0 }, { 1 }, { 8 }, { 172 }, { 0 }, { 4, 6 }, { 0, 8 }, { 8, 0 }, { 3000, 200 }, { 1, 300000 }, { 2, 262152 }, { 2, 3, 4 }, { 2, 1, 4, 3 },
-                                        { 2, 2, 2, 2, 2 }, { 2, 0, 2, 2, 2 } };
+    static const uint64_t dims[][5] = { { 0 },         { 1 },       { 8 },          { 172 },           { 0 },
+                                        { 4, 6 },      { 0, 8 },    { 8, 0 },       { 3000, 200 },     { 1, 300000 },
+                                        { 2, 262152 }, { 2, 3, 4 }, { 2, 1, 4, 3 }, { 2, 2, 2, 2, 2 }, { 2, 0, 2, 2, 2 } };
     static const uint32_t ranks[] = { 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 4, 5, 5 };
     char *dir = temp_dir(), name[64];
     const char *path = temp_path(dir, "m.llmq");
@@ -423,8 +427,11 @@ static void image_write(struct image *image, const char *path)
     memcpy(file, image->payload, image->n_payload);
     memcpy(file + image->n_payload, stored, n_stored);
     memcpy(file + image->n_payload + n_stored, image->table, n_table);
-    struct llmq_trailer trailer = { .index_offset = image->n_payload + (uint64_t)image->add_offset, .index_stored = n_stored, .index_raw = image->n_text + (uint64_t)image->add_raw,
-                                    .n_chunks = image->n_chunks, .file_nbytes = nbytes + (uint64_t)image->add_file };
+    struct llmq_trailer trailer = { .index_offset = image->n_payload + (uint64_t)image->add_offset,
+                                    .index_stored = n_stored,
+                                    .index_raw = image->n_text + (uint64_t)image->add_raw,
+                                    .n_chunks = image->n_chunks,
+                                    .file_nbytes = nbytes + (uint64_t)image->add_file };
     trailer.header_checksum = llmq_header_store(&image->header, file);
     trailer.index_digest = digest128(file + image->n_payload, n_stored + n_table);
     trailer.set_digest = digest128(trailer.index_digest.bytes, 16);
@@ -518,13 +525,18 @@ static void test_lying_index(void **state)
         { "writer", "\"llmq test\"", "7", "writer is not a string" },
         { "writer", "\"llmq test\"", "[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]", "byte" },
         { "writer", "{", "[{", "byte" },
-        { "long", "\"shape\":[300]", "\"shape\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,300]",
+        { "long", "\"shape\":[300]",
+          "\"shape\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,"
+          "1,300]",
           "65 dims" },
         { "long", "\"shape\":[300]", "\"shape\":[299]", "plane 'data' is" },
         { "long", "\"planes\":[", "\"planes\":[],\"p\":[", "0 planes" },
-        { "long", "\"planes\":[{", "\"planes\":[{\"name\":\"a\",\"bits\":8,\"shape\":[0,0],\"tile\":[1,1],\"chunks\":[7,0]},{", "2 planes, wanted 1" },
-        { "long", "\"planes\":[{", "\"planes\":[{\"name\":\"a\",\"bits\":64,\"shape\":[4611686018427387,4611686018427387],\"tile\":[1,1],\"chunks\":[0,0]},{", "overflows" },
-        { "long", "\"planes\":[{", "\"planes\":[{\"name\":\"a\",\"bits\":8,\"shape\":[4096,8192],\"tile\":[4096,8192],\"chunks\":[0,0]},{", "larger than" },
+        { "long", "\"planes\":[{", "\"planes\":[{\"name\":\"a\",\"bits\":8,\"shape\":[0,0],\"tile\":[1,1],\"chunks\":[7,0]},{",
+          "2 planes, wanted 1" },
+        { "long", "\"planes\":[{",
+          "\"planes\":[{\"name\":\"a\",\"bits\":64,\"shape\":[4611686018427387,4611686018427387],\"tile\":[1,1],\"chunks\":[0,0]},{", "overflows" },
+        { "long", "\"planes\":[{", "\"planes\":[{\"name\":\"a\",\"bits\":8,\"shape\":[4096,8192],\"tile\":[4096,8192],\"chunks\":[0,0]},{",
+          "larger than" },
     };
     char *dir = temp_dir();
     const char *path = temp_path(dir, "m.llmq"), *lie = temp_path(dir, "lie.llmq");
@@ -542,7 +554,8 @@ static void test_lying_index(void **state)
         image_free(&image);
         err.text[0] = '\0';
         if (verify(lie, &err) == OK) fail_msg("case %zu (%s -> %s) accepted", i, cases[i].from, cases[i].to);
-        if (!strstr(err.text, cases[i].part) || !strstr(err.text, "cannot open")) fail_msg("case %zu (%s -> %s): '%s' lacks '%s'", i, cases[i].from, cases[i].to, err.text, cases[i].part);
+        if (!strstr(err.text, cases[i].part) || !strstr(err.text, "cannot open"))
+            fail_msg("case %zu (%s -> %s): '%s' lacks '%s'", i, cases[i].from, cases[i].to, err.text, cases[i].part);
     }
     print_message("%zu lies refused\n", sizeof cases / sizeof *cases);
     temp_dir_remove(dir);
@@ -621,14 +634,14 @@ static void test_lying_table(void **state)
     struct llmq_chunk good = get_chunk(&image, last), bad, other = get_chunk(&image, 1);
     assert_int_equal(good.codec, LLMQ_ZSTD);
     assert_true(good.stored < 300);
-#define REFUSED(what, status, part) \
-    do { \
-        bad = good; \
-        what; \
-        set_chunk(&image, last, bad); \
-        image_write(&image, lie); \
-        assert_refused(verify(lie, &err), status, part); \
-        set_chunk(&image, last, good); \
+#define REFUSED(what, status, part)                                                                                                                  \
+    do {                                                                                                                                             \
+        bad = good;                                                                                                                                  \
+        what;                                                                                                                                        \
+        set_chunk(&image, last, bad);                                                                                                                \
+        image_write(&image, lie);                                                                                                                    \
+        assert_refused(verify(lie, &err), status, part);                                                                                             \
+        set_chunk(&image, last, good);                                                                                                               \
     } while (0)
     REFUSED(bad.codec = 2, ERR_DATA, "unknown codec 2");
     REFUSED(bad.codec = LLMQ_RAW, ERR_DATA, "stored bytes for 300");
@@ -672,12 +685,12 @@ static void test_lying_ends(void **state)
     write_model(model, path, COMPRESS_DEFAULT);
     model_free(model);
     struct image image = image_load(path);
-#define LIE(set, unset, status, part) \
-    do { \
-        set; \
-        image_write(&image, lie); \
-        assert_refused(verify(lie, &err), status, part); \
-        unset; \
+#define LIE(set, unset, status, part)                                                                                                                \
+    do {                                                                                                                                             \
+        set;                                                                                                                                         \
+        image_write(&image, lie);                                                                                                                    \
+        assert_refused(verify(lie, &err), status, part);                                                                                             \
+        unset;                                                                                                                                       \
     } while (0)
     LIE(image.header.required = 3, image.header.required = 1, ERR_UNSUPPORTED, "features this program does not know (bits 0x2)");
     LIE(image.header.required = UINT64_C(1) << 63, image.header.required = 1, ERR_UNSUPPORTED, "bits 0x8000000000000000");
@@ -875,7 +888,8 @@ static void test_shards(void **state)
     }
     for (int i = 0; i < 4; i++) check_model(model, paths[i]);
     copy(paths[1], temp_path(dir, "renamed.llmq"));
-    assert_refused(verify(temp_path(dir, "renamed.llmq"), &err), ERR_DATA, "it is shard 2 of 4, but its name does not end with '-00002-of-00004.llmq'");
+    assert_refused(verify(temp_path(dir, "renamed.llmq"), &err), ERR_DATA,
+                   "it is shard 2 of 4, but its name does not end with '-00002-of-00004.llmq'");
     /* all trailers agree on a set digest that is not that of the indexes */
     for (int i = 0; i < 4; i++) {
         size_t nbytes;
@@ -918,14 +932,25 @@ static double open_many(const char *path, size_t n)
 {
     struct out_tensor *tensors = calloc(n, sizeof *tensors);
     struct digest128 *digests = calloc(n, sizeof *digests);
-    char (*names)[64] = calloc(n, sizeof *names);
+    char(*names)[64] = calloc(n, sizeof *names);
     static const uint64_t dims[2] = { 2, 64 };
     static const uint8_t bytes[64];
     for (size_t i = 0; i < n; i++) {
         snprintf(names[i], sizeof names[i], "model.layers.%zu.mlp.down_proj.weight", i);
-        tensors[i] = (struct out_tensor){ .name = names[i], .dims = dims, .rank = 2, .dtype = "BF16", .role = "down", .tile_rows = 4096, .tile_cols = 64, .format = "int4",
-                                          .format_facts = "{\"family\":\"affine\",\"element\":\"int4\",\"bits\":4,\"signed\":true}", .group = "32", .scale_rule = "absmax",
-                                          .rounding = "nearest-even", .scale = "bf16", .n_planes = 2,
+        tensors[i] = (struct out_tensor){ .name = names[i],
+                                          .dims = dims,
+                                          .rank = 2,
+                                          .dtype = "BF16",
+                                          .role = "down",
+                                          .tile_rows = 4096,
+                                          .tile_cols = 64,
+                                          .format = "int4",
+                                          .format_facts = "{\"family\":\"affine\",\"element\":\"int4\",\"bits\":4,\"signed\":true}",
+                                          .group = "32",
+                                          .scale_rule = "absmax",
+                                          .rounding = "nearest-even",
+                                          .scale = "bf16",
+                                          .n_planes = 2,
                                           .planes = { { { "codes", 4, 2, 64, 4096, 64 }, true }, { { "scales", 16, 2, 2, 4096, 2 }, true } } };
     }
     struct writer_options options = model_options(path, COMPRESS_DEFAULT);
@@ -1038,10 +1063,11 @@ int main(void)
 {
     (void)no_dims;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kept_dtypes), cmocka_unit_test(test_planes),     cmocka_unit_test(test_split_planes), cmocka_unit_test(test_metadata),
-        cmocka_unit_test(test_flips),       cmocka_unit_test(test_cuts),       cmocka_unit_test(test_lying_index),  cmocka_unit_test(test_tolerated),
-        cmocka_unit_test(test_lying_table), cmocka_unit_test(test_lying_ends), cmocka_unit_test(test_bombs),        cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_twice),       cmocka_unit_test(test_many),       cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_kept_dtypes),   cmocka_unit_test(test_planes),    cmocka_unit_test(test_split_planes),
+        cmocka_unit_test(test_metadata),      cmocka_unit_test(test_flips),     cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_lying_index),   cmocka_unit_test(test_tolerated), cmocka_unit_test(test_lying_table),
+        cmocka_unit_test(test_lying_ends),    cmocka_unit_test(test_bombs),     cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_twice),         cmocka_unit_test(test_many),      cmocka_unit_test(test_threads),
         cmocka_unit_test(test_failing_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

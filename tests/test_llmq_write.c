@@ -1,7 +1,9 @@
-/* test_llmq_write.c: bytes and sizes of .llmq files: exact plans, fixed offsets, the same bytes for any number of workers, splitting, and what the writer refuses.
+/* test_llmq_write.c: bytes and sizes of .llmq files: exact plans, fixed offsets, the same bytes for any number of workers, splitting, and what the
+ * writer refuses.
  *
  * Why this way: bytes are compared with what FORMAT.md says at fixed offsets and with themselves across workers; reading back is test_llmq_read.c.
- * Corner cases: no tensors, tensors without weights, a tensor larger than the split size, a chunk never put, put twice, of a wrong size, more tiles than planned.
+ * Corner cases: no tensors, tensors without weights, a tensor larger than the split size, a chunk never put, put twice, of a wrong size, more tiles
+ * than planned.
  * Reference: FORMAT.md. Worked number: see test_header.
  */
 #include "support/support.h"
@@ -91,9 +93,10 @@ static void test_header(void **state)
     assert_memory_equal(file, header, 56);
     assert_true(load64(file + 56) == digest64(file, 56));
     assert_memory_equal(file + 64, "xyz", 3);
-    static const char text[] = "{\"writer\":\"llmq test\",\"metadata\":{},\n\"formats\":{},\n\"blobs\":{},\n\"tensors\":{\n"
-                               "\"a\":{\"shape\":[3],\"role\":\"other\",\"dtype\":\"U8\",\"source_digest\":\"abababababababababababababababab\",\"tile\":[87381,3],"
-                               "\"planes\":[{\"name\":\"data\",\"bits\":8,\"shape\":[1,3],\"tile\":[87381,3],\"offset\":64,\"chunks\":[0,1]}]}}}\n";
+    static const char text[] =
+        "{\"writer\":\"llmq test\",\"metadata\":{},\n\"formats\":{},\n\"blobs\":{},\n\"tensors\":{\n"
+        "\"a\":{\"shape\":[3],\"role\":\"other\",\"dtype\":\"U8\",\"source_digest\":\"abababababababababababababababab\",\"tile\":[87381,3],"
+        "\"planes\":[{\"name\":\"data\",\"bits\":8,\"shape\":[1,3],\"tile\":[87381,3],\"offset\":64,\"chunks\":[0,1]}]}}}\n";
     const char *trailer = file + nbytes - 96;
     assert_true(load64(trailer) == 67);
     uint64_t stored = load64(trailer + 8);
@@ -118,7 +121,8 @@ static void test_header(void **state)
 /* w = [1, -2, 0.5, 6] as mxfp4 with scale 2^0, n = two BF16 ones. */
 static struct model *example(void)
 {
-    static const char facts[] = "{\"family\":\"mx\",\"element\":\"e2m1\",\"bits\":4,\"exponent_bits\":2,\"mantissa_bits\":1,\"bias\":1,\"special\":\"none\"}";
+    static const char facts[] =
+        "{\"family\":\"mx\",\"element\":\"e2m1\",\"bits\":4,\"exponent_bits\":2,\"mantissa_bits\":1,\"bias\":1,\"special\":\"none\"}";
     static const uint8_t source[8] = { 0x80, 0x3F, 0x00, 0xC0, 0x00, 0x3F, 0xC0, 0x40 };
     struct model *model = model_make(1);
     model_add_quantised(model, "w", 2, (const uint64_t[]){ 1, 4 }, 4, 32, false, true);
@@ -444,9 +448,9 @@ static void test_failing_writes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exact_size), cmocka_unit_test(test_header),    cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_split),
-        cmocka_unit_test(test_example),    cmocka_unit_test(test_nothing),    cmocka_unit_test(test_bad_plans), cmocka_unit_test(test_bad_puts),   cmocka_unit_test(test_abort),
-        cmocka_unit_test(test_failing_writes),
+        cmocka_unit_test(test_exact_size), cmocka_unit_test(test_header),         cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_split),
+        cmocka_unit_test(test_example),    cmocka_unit_test(test_nothing),        cmocka_unit_test(test_bad_plans),  cmocka_unit_test(test_bad_puts),
+        cmocka_unit_test(test_abort),      cmocka_unit_test(test_failing_writes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

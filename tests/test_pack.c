@@ -2,7 +2,8 @@
  *
  * Formula: bit k of the stream is bit k % bits of code k / bits.
  * Why this way: the oracle sets single bits; the worked bytes of the specification fix the direction.
- * Corner cases: every length up to 70 with every width 1 .. 16; reading from any first code; high bits of a code are cut; bytes behind the stream are not touched.
+ * Corner cases: every length up to 70 with every width 1 .. 16; reading from any first code; high bits of a code are cut; bytes behind the stream
+ * are not touched.
  * Reference: FORMAT.md 3.
  */
 #include "support/support.h"

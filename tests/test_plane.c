@@ -52,7 +52,9 @@ static void test_long_rows(void **state)
                 tile_shape(plane.rows, plane.cols, groups[g], &plane.tile_rows, &plane.tile_cols);
                 assert_true(plane.tile_cols >= plane.cols || plane.tile_cols % groups[g] == 0);
                 check_cover(&plane);
-                struct plane scales = { "scales", bits, 3, (cols[c] + groups[g] - 1) / groups[g], plane.tile_rows, (plane.tile_cols + groups[g] - 1) / groups[g] };
+                struct plane scales = {
+                    "scales", bits, 3, (cols[c] + groups[g] - 1) / groups[g], plane.tile_rows, (plane.tile_cols + groups[g] - 1) / groups[g]
+                };
                 check_cover(&scales);
                 assert_int_equal(plane_tile_count(&plane), plane_tile_count(&scales));
             }

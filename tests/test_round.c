@@ -2,7 +2,8 @@
  *
  * Formula: nearest-even = rint, away = round, up = floor(u + 1/2), truncate = trunc, each of the binary64 value.
  * Why this way: the C library's functions share nothing with round.h.
- * Corner cases: every half up to 4096 and its two f32 neighbours; just below 1/2, where u + 0.5 in binary32 would round up; subnormals; 2^23 and beyond.
+ * Corner cases: every half up to 4096 and its two f32 neighbours; just below 1/2, where u + 0.5 in binary32 would round up; subnormals; 2^23 and
+ * beyond.
  * Reference: NUMERICS.md 1.
  */
 #include "support/support.h"
@@ -23,10 +24,14 @@ static const float table[ROUND_COUNT][6] = {
 static double expected(double u, enum rounding rounding)
 {
     switch (rounding) {
-    case ROUND_AWAY: return round(u);
-    case ROUND_UP: return floor(u + 0.5);
-    case ROUND_TRUNCATE: return trunc(u);
-    default: return rint(u);
+    case ROUND_AWAY:
+        return round(u);
+    case ROUND_UP:
+        return floor(u + 0.5);
+    case ROUND_TRUNCATE:
+        return trunc(u);
+    default:
+        return rint(u);
     }
 }
 

@@ -1,9 +1,9 @@
 /* test_safetensors.c: the strict safetensors reader against crafted, cut, changed, huge and real files.
  *
- * Formula: a file is N (8 bytes, little-endian), N bytes of header, data. Where a sweep is accepted, an independent check colours every data byte with the
- * tensor that claims it: each byte must be claimed exactly once.
- * Why this way: the verdicts are a table, one row a file; the list follows the reliability notes 1.1 and their appendix A. A case has a part of the sentence
- * that must be there, so that a file is refused for its own reason.
+ * Formula: a file is N (8 bytes, little-endian), N bytes of header, data. Where a sweep is accepted, an independent check colours every data byte
+ * with the tensor that claims it: each byte must be claimed exactly once.
+ * Why this way: the verdicts are a table, one row a file; the list follows the reliability notes 1.1 and their appendix A. A case has a part of the
+ * sentence that must be there, so that a file is refused for its own reason.
  * Corner cases: times are five times the goal, so that a busy machine passes; memory is measured only without sanitizers.
  * Reference: the project's reliability notes 1.1, 5.1 rows 1, 4, 5, 7, 8, appendix A.
  */
@@ -141,10 +141,10 @@ static unsigned bits_of(const char *dtype)
         const char *name;
         unsigned bits;
     } known[] = {
-        { "BOOL", 8 },       { "U8", 8 },           { "I8", 8 },           { "F8_E5M2", 8 },  { "F8_E4M3", 8 },  { "F8_E8M0", 8 },
-        { "F8_E4M3FNUZ", 8 }, { "F8_E5M2FNUZ", 8 }, { "F4", 4 },           { "F6_E2M3", 6 },  { "F6_E3M2", 6 },  { "I16", 16 },
-        { "U16", 16 },       { "F16", 16 },         { "BF16", 16 },        { "I32", 32 },     { "U32", 32 },     { "F32", 32 },
-        { "I64", 64 },       { "U64", 64 },         { "F64", 64 },         { "C64", 64 },
+        { "BOOL", 8 },        { "U8", 8 },          { "I8", 8 },    { "F8_E5M2", 8 }, { "F8_E4M3", 8 }, { "F8_E8M0", 8 },
+        { "F8_E4M3FNUZ", 8 }, { "F8_E5M2FNUZ", 8 }, { "F4", 4 },    { "F6_E2M3", 6 }, { "F6_E3M2", 6 }, { "I16", 16 },
+        { "U16", 16 },        { "F16", 16 },        { "BF16", 16 }, { "I32", 32 },    { "U32", 32 },    { "F32", 32 },
+        { "I64", 64 },        { "U64", 64 },        { "F64", 64 },  { "C64", 64 },
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(known[i].name, dtype) == 0) return known[i].bits;
@@ -586,11 +586,45 @@ static void numbers_at_their_boundaries(void **state)
 {
     (void)state;
     static const char *const values[] = {
-        "0",          "1",          "2",          "3",          "4",          "7",          "8",          "15",         "16",         "17",         "18",
-        "32",         "127",        "128",        "255",        "256",        "32767",      "32768",      "65535",      "65536",      "2147483647", "2147483648",
-        "2147483649", "4294967295", "4294967296", "4294967297", "9007199254740991", "9007199254740992", "9007199254740993", "9223372036854775807",
-        "9223372036854775808", "9223372036854775809", "18446744073709551599", "18446744073709551600", "18446744073709551615", "18446744073709551616",
-        "18446744073709551617", "36893488147419103232", "340282366920938463463374607431768211456",
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "7",
+        "8",
+        "15",
+        "16",
+        "17",
+        "18",
+        "32",
+        "127",
+        "128",
+        "255",
+        "256",
+        "32767",
+        "32768",
+        "65535",
+        "65536",
+        "2147483647",
+        "2147483648",
+        "2147483649",
+        "4294967295",
+        "4294967296",
+        "4294967297",
+        "9007199254740991",
+        "9007199254740992",
+        "9007199254740993",
+        "9223372036854775807",
+        "9223372036854775808",
+        "9223372036854775809",
+        "18446744073709551599",
+        "18446744073709551600",
+        "18446744073709551615",
+        "18446744073709551616",
+        "18446744073709551617",
+        "36893488147419103232",
+        "340282366920938463463374607431768211456",
     };
     enum { N = sizeof values / sizeof values[0] };
     size_t n_inputs = 0;
@@ -613,7 +647,8 @@ static void numbers_at_their_boundaries(void **state)
 static void random_pieces(void **state)
 {
     (void)state;
-    static const char *const pieces[] = { "{", "}", "[", "]", ",", ":", "\"", "\\", "0", "16", "\"shape\":", "\"F32\"", "__metadata__", " ", "\x80", "null" };
+    static const char *const pieces[] = { "{", "}",    "[",   "]", ",", ":", "\"", "\\", "0", "16", "\"shape\":", "\"F32\"", "__metadata__",
+                                          " ", "\x80", "null" };
     uint64_t random = 1;
     for (size_t run = 0; run < 100000; run++) {
         struct bytes b = { 0 };
@@ -635,7 +670,8 @@ static struct bytes make_many(size_t n)
     struct bytes b = { 0 };
     for (size_t i = 0; i < n; i++) {
         char entry[200];
-        snprintf(entry, sizeof entry, "%c\"model.layers.%zu.mlp.experts.%zu.down_proj.weight\":{\"dtype\":\"BF16\",\"shape\":[4,2],\"data_offsets\":[%zu,%zu]}",
+        snprintf(entry, sizeof entry,
+                 "%c\"model.layers.%zu.mlp.experts.%zu.down_proj.weight\":{\"dtype\":\"BF16\",\"shape\":[4,2],\"data_offsets\":[%zu,%zu]}",
                  i ? ',' : '{', i / 100, i % 100, i * 16, i * 16 + 16);
         add_str(&b, entry);
     }
@@ -762,11 +798,15 @@ static void a_sparse_file_of_two_terabytes(void **state)
 static void tensors_are_listed_and_read(void **state)
 {
     (void)state;
-    static const char header[] = " {\"__metadata__\":{\"format\":\"pt\"}," TENSOR("b", "U8", "[2,3]", "[4,10]") "," TENSOR("a", "F32", "[]", "[0,4]") "}";
+    static const char header[] =
+        " {\"__metadata__\":{\"format\":\"pt\"}," TENSOR("b", "U8", "[2,3]", "[4,10]") "," TENSOR("a", "F32", "[]", "[0,4]") "}";
     struct bytes b = { 0 };
     add_u64(&b, sizeof header - 1);
     add_str(&b, header);
-    add(&b, "\x00\x00\x80\x3f" "BCDEFG", 10);
+    add(&b,
+        "\x00\x00\x80\x3f"
+        "BCDEFG",
+        10);
     const char *path = store(b);
     struct container *container = NULL;
     struct err err;

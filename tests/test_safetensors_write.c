@@ -187,7 +187,8 @@ static void test_refused(void **state)
     struct writer_options options = model_options(temp_path(dir, "m.safetensors"), COMPRESS_NONE);
     struct writer_size size;
     struct out_tensor *tensors = model->tensors;
-    assert_refused(safetensors_writer_ops.plan(tensors, 3, NULL, 0, &options, &size, &err), ERR_UNSUPPORTED, "tensor 'q': safetensors files hold plain");
+    assert_refused(safetensors_writer_ops.plan(tensors, 3, NULL, 0, &options, &size, &err), ERR_UNSUPPORTED,
+                   "tensor 'q': safetensors files hold plain");
     assert_refused(safetensors_writer_ops.plan(tensors, 2, model->blobs, 1, &options, &size, &err), ERR_USAGE, "no place for 'config.json'");
     options.split_nbytes = 500;
     assert_refused(safetensors_writer_ops.plan(tensors, 2, NULL, 0, &options, &size, &err), ERR_USAGE, "cannot be split");

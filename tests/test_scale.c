@@ -16,10 +16,11 @@ static const struct {
     float value;
     uint32_t bits;
 } samples[] = {
-    { SCALE_BF16, 0.0604248f, 0x3D77 },      { SCALE_BF16, 0x1p-23f, 0x3400 },       { SCALE_BF16, 3.4e38f, 0x7F80 },        { SCALE_BF16, 3.38953139e38f, 0x7F7F },
-    { SCALE_F16, 1.0f, 0x3C00 },             { SCALE_F16, 0x1p-23f, 0x0002 },        { SCALE_F16, 65504.0f, 0x7BFF },        { SCALE_F16, 65519.0f, 0x7BFF },
-    { SCALE_F16, 65520.0f, 0x7C00 },         { SCALE_F32, 0.1f, 0x3DCCCCCD },        { SCALE_F32, 0x1p-23f, 0x34000000 },    { SCALE_F32, HUGE_VALF, 0x7F800000 },
-    { SCALE_BF16, 1.00390625f, 0x3F80 },     { SCALE_BF16, 1.01171875f, 0x3F82 },
+    { SCALE_BF16, 0.0604248f, 0x3D77 },     { SCALE_BF16, 0x1p-23f, 0x3400 },    { SCALE_BF16, 3.4e38f, 0x7F80 },
+    { SCALE_BF16, 3.38953139e38f, 0x7F7F }, { SCALE_F16, 1.0f, 0x3C00 },         { SCALE_F16, 0x1p-23f, 0x0002 },
+    { SCALE_F16, 65504.0f, 0x7BFF },        { SCALE_F16, 65519.0f, 0x7BFF },     { SCALE_F16, 65520.0f, 0x7C00 },
+    { SCALE_F32, 0.1f, 0x3DCCCCCD },        { SCALE_F32, 0x1p-23f, 0x34000000 }, { SCALE_F32, HUGE_VALF, 0x7F800000 },
+    { SCALE_BF16, 1.00390625f, 0x3F80 },    { SCALE_BF16, 1.01171875f, 0x3F82 },
 };
 
 static void test_samples(void **state)
@@ -67,6 +68,7 @@ static void test_names(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_samples), cmocka_unit_test(test_e8m0), cmocka_unit_test(test_patterns), cmocka_unit_test(test_names) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_samples), cmocka_unit_test(test_e8m0), cmocka_unit_test(test_patterns),
+                                        cmocka_unit_test(test_names) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -90,7 +90,7 @@ static void test_json_round_trip(void **state)
 {
     (void)state;
     struct err err;
-    struct json_limits limits = {.max_depth = 1, .max_values = 1};
+    struct json_limits limits = { .max_depth = 1, .max_values = 1 };
     char all[128];
     for (int i = 0; i < 127; i++) all[i] = (char)(i + 1);
     all[127] = '\0';
@@ -108,8 +108,12 @@ static void test_json_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_add),  cmocka_unit_test(test_cap),  cmocka_unit_test(test_cap_takes_no_part), cmocka_unit_test(test_growth_is_linear),
-        cmocka_unit_test(test_json), cmocka_unit_test(test_json_round_trip),
+        cmocka_unit_test(test_add),
+        cmocka_unit_test(test_cap),
+        cmocka_unit_test(test_cap_takes_no_part),
+        cmocka_unit_test(test_growth_is_linear),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_json_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

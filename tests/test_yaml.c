@@ -32,8 +32,14 @@ struct sample {
     bool good;
 };
 
-#define GOOD(text, dumped) {text, sizeof(text) - 1, dumped, true}
-#define BAD(text, part) {text, sizeof(text) - 1, part, false}
+#define GOOD(text, dumped)                                                                                                                           \
+    {                                                                                                                                                \
+        text, sizeof(text) - 1, dumped, true                                                                                                         \
+    }
+#define BAD(text, part)                                                                                                                              \
+    {                                                                                                                                                \
+        text, sizeof(text) - 1, part, false                                                                                                          \
+    }
 
 static const struct sample samples[] = {
     GOOD("", "{}"),
@@ -44,7 +50,9 @@ static const struct sample samples[] = {
     GOOD("a: 1", "{a:1}"),
     GOOD("a: 1\r\nb: 2\r\n", "{a:1,b:2}"),
     GOOD("---\na: 1\n...\n", "{a:1}"),
-    GOOD("\xef\xbb\xbf" "a: 1\n", "{a:1}"),
+    GOOD("\xef\xbb\xbf"
+         "a: 1\n",
+         "{a:1}"),
     GOOD("a: '1'\nb: \"x\\ty\"\nc: |\n  two\n  lines\nd: >\n  one\n  line\n", "{a:\"1\",b:\"x\ty\",c:\"two\nlines\n\",d:\"one line\n\"}"),
     GOOD("rules:\n  - match: \"*.down_proj.*\"\n", "{rules:[{match:\"*.down_proj.*\"}]}"),
     GOOD("a: [1, 2, {b: c}]\n", "{a:[1,2,{b:c}]}"),
@@ -99,7 +107,9 @@ static const struct sample samples[] = {
     BAD("a: 1\n%TAG ! x\n", "t.yaml:2: a line that begins with %"),
     BAD("a: \xff\n", "t.yaml:1: invalid"),
     BAD("a: 1\nb: \xc3(\n", "t.yaml:2: invalid"),
-    BAD("\xff\xfe" "a\0:\0", "t.yaml:1: "),
+    BAD("\xff\xfe"
+        "a\0:\0",
+        "t.yaml:1: "),
     BAD("a: [1, 2\n", "t.yaml:2: did not find expected ',' or ']'"),
     BAD("a: {b: 1\n", "did not find expected ',' or '}'"),
     BAD("a: 'x\n", "unexpected end of stream"),
@@ -149,7 +159,7 @@ static double time_of(const char *text, size_t n, struct err *err)
 
 static void check_sample(const struct sample *sample)
 {
-    struct err err = {.code = OK};
+    struct err err = { .code = OK };
     struct yaml_doc *doc;
     char *exact = malloc(sample->nbytes ? sample->nbytes : 1);
     memcpy(exact, sample->text, sample->nbytes);
@@ -161,7 +171,8 @@ static void check_sample(const struct sample *sample)
         assert_string_equal(out.data, sample->wanted);
         text_free(&out);
     } else {
-        if (status != ERR_DATA || !strstr(err.text, sample->wanted)) fail_msg("'%s': status %d '%s' lacks '%s'", sample->text, (int)status, err.text, sample->wanted);
+        if (status != ERR_DATA || !strstr(err.text, sample->wanted))
+            fail_msg("'%s': status %d '%s' lacks '%s'", sample->text, (int)status, err.text, sample->wanted);
         assert_null(doc);
         assert_int_equal(yaml_parse(exact, sample->nbytes, "t.yaml", &doc, NULL), ERR_DATA);
     }
@@ -186,8 +197,36 @@ static void test_samples(void **state)
 static void test_hostile(void **state)
 {
     (void)state;
-    static const char *const units[] = {"[", "{", "&a ", "&a\n", "- ", "? ", "*a ", "%TAG !a! b\n", "!!a ", "---\n", "a", "a ", "\"", "'", "a: ", "a: b\n", "[],", "#", "\n",
-                                        "\xc3\xa9", "- a\n", "\xff", " ", "|\n", "- [[[[[[[[[[[[[[]]]]]]]]]]]]]]\n", "\"\\x41", "a: &a", "[a, ", "{a: ", "- - - - "};
+    static const char *const units[] = { "[",
+                                         "{",
+                                         "&a ",
+                                         "&a\n",
+                                         "- ",
+                                         "? ",
+                                         "*a ",
+                                         "%TAG !a! b\n",
+                                         "!!a ",
+                                         "---\n",
+                                         "a",
+                                         "a ",
+                                         "\"",
+                                         "'",
+                                         "a: ",
+                                         "a: b\n",
+                                         "[],",
+                                         "#",
+                                         "\n",
+                                         "\xc3\xa9",
+                                         "- a\n",
+                                         "\xff",
+                                         " ",
+                                         "|\n",
+                                         "- [[[[[[[[[[[[[[]]]]]]]]]]]]]]\n",
+                                         "\"\\x41",
+                                         "a: &a",
+                                         "[a, ",
+                                         "{a: ",
+                                         "- - - - " };
     size_t n = 1 << 20;
     char *text = malloc(n);
     for (int inside = 0; inside < 3; inside++) /* bare, in a sequence, in quotes */
@@ -195,7 +234,7 @@ static void test_hostile(void **state)
             size_t unit = strlen(units[i]);
             for (size_t at = 0; at < n; at++) text[at] = units[i][at % unit];
             if (inside) text[0] = inside == 1 ? '[' : '"';
-            struct err err = {.code = OK};
+            struct err err = { .code = OK };
             double took = time_of(text, n, &err);
             char name[40];
             printf("%d %s: %.4f s %s\n", inside, err_name(units[i], unit, name, sizeof name), took, err.text);
@@ -260,9 +299,9 @@ static void test_readers(void **state)
 {
     (void)state;
     static const char text[] = "a: true\nb: false\nc: 'true'\nd: yes\ne: [1]\nf: {x: 1}\n";
-    static const char *const all[] = {"a", "b", "c", "d", "e", "f", NULL};
-    static const char *const some[] = {"a", "b", "c", "d", "e", NULL};
-    static const char *const none[] = {NULL};
+    static const char *const all[] = { "a", "b", "c", "d", "e", "f", NULL };
+    static const char *const some[] = { "a", "b", "c", "d", "e", NULL };
+    static const char *const none[] = { NULL };
     struct err err;
     struct yaml_doc *doc;
     bool value = false;

@@ -22,14 +22,14 @@
 
 enum status {
     OK = 0,
-    ERR_IO,          /* a file call failed; the sentence has the errno text */
-    ERR_DATA,        /* a file's content is malformed or contradicts itself */
+    ERR_IO, /* a file call failed; the sentence has the errno text */
+    ERR_DATA, /* a file's content is malformed or contradicts itself */
     ERR_UNSUPPORTED, /* well-formed, but not something llmq reads or does */
-    ERR_USAGE,       /* the caller or the command line asked for something wrong */
-    ERR_MEMORY,      /* allocation failed or a memory budget is too small */
-    ERR_EXISTS,      /* an output is in the way */
-    ERR_MISMATCH,    /* a checksum or a comparison failed */
-    ERR_CANCELLED    /* stopped on request (Ctrl-C) */
+    ERR_USAGE, /* the caller or the command line asked for something wrong */
+    ERR_MEMORY, /* allocation failed or a memory budget is too small */
+    ERR_EXISTS, /* an output is in the way */
+    ERR_MISMATCH, /* a checksum or a comparison failed */
+    ERR_CANCELLED /* stopped on request (Ctrl-C) */
 };
 
 #define ERR_TEXT_MAX 1024

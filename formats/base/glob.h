@@ -5,7 +5,8 @@
  *   re:layers\.[0-3]\..*       regular expression, matched against the whole name
  *
  * Why this way: fnmatch and regcomp of the C library, nothing of our own.
- * Corner cases: an empty pattern or a regular expression that does not compile is ERR_USAGE with the library's reason; `[` without `]` is literal, as fnmatch has it. Back-references are refused.
+ * Corner cases: an empty pattern or a regular expression that does not compile is ERR_USAGE with the library's reason; `[` without `]` is literal,
+ * as fnmatch has it. Back-references are refused.
  * Reference: POSIX fnmatch (no flags), regcomp (REG_EXTENDED | REG_NOSUB).
  */
 #ifndef LLMQ_BASE_GLOB_H

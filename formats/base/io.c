@@ -80,7 +80,7 @@ static enum status take_identity(struct file *file, const char *path, struct err
 
 enum status file_open(const struct io_calls *io, const char *path, struct file *file, struct err *err)
 {
-    *file = (struct file){.io = io, .fd = -1};
+    *file = (struct file){ .io = io, .fd = -1 };
     IO_RETRY(file->fd, io->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0));
     if (file->fd < 0) return open_failed(io, path, err);
     enum status status = take_identity(file, path, err);
@@ -102,8 +102,8 @@ static enum status ended_early(const struct file *file, size_t nbytes, uint64_t 
 enum status file_read(const struct file *file, void *buf, size_t nbytes, uint64_t offset, struct err *err)
 {
     if (offset > INT64_MAX || nbytes > INT64_MAX - offset)
-        return err_set(err, ERR_DATA, "'%s' ends at byte %llu, wanted %zu bytes at %llu", io_name(file->path).text,
-                       (unsigned long long)file->nbytes, nbytes, (unsigned long long)offset);
+        return err_set(err, ERR_DATA, "'%s' ends at byte %llu, wanted %zu bytes at %llu", io_name(file->path).text, (unsigned long long)file->nbytes,
+                       nbytes, (unsigned long long)offset);
     char *out = buf;
     size_t done = 0;
     while (done < nbytes) {
@@ -111,8 +111,7 @@ enum status file_read(const struct file *file, void *buf, size_t nbytes, uint64_
         ssize_t got;
         IO_RETRY(got, file->io->pread(file->fd, out + done, wanted, (off_t)(offset + done)));
         if (got < 0)
-            return err_set_errno(err, errno, "cannot read %zu bytes at %llu of '%s'", nbytes, (unsigned long long)offset,
-                                 io_name(file->path).text);
+            return err_set_errno(err, errno, "cannot read %zu bytes at %llu of '%s'", nbytes, (unsigned long long)offset, io_name(file->path).text);
         if (got == 0) return ended_early(file, nbytes, offset, offset + done, err);
         done += (size_t)got;
     }
@@ -131,8 +130,7 @@ enum status file_check_unchanged(const struct file *file, struct err *err)
     IO_RETRY(result, file->io->fstat(file->fd, &now));
     if (result < 0) return err_set_errno(err, errno, "cannot look at '%s' again", io_name(file->path).text);
     const struct stat *then = &file->at_open;
-    if (io_same_file(&now, then) && now.st_size == then->st_size && same_time(now.st_mtim, then->st_mtim) &&
-        same_time(now.st_ctim, then->st_ctim))
+    if (io_same_file(&now, then) && now.st_size == then->st_size && same_time(now.st_mtim, then->st_mtim) && same_time(now.st_ctim, then->st_ctim))
         return OK;
     return err_set(err, ERR_DATA, "'%s' changed while it was read", io_name(file->path).text);
 }
@@ -142,14 +140,14 @@ void file_close(struct file *file)
     if (!file || !file->io) return;
     if (file->fd >= 0) file->io->close(file->fd);
     free(file->path);
-    *file = (struct file){.fd = -1};
+    *file = (struct file){ .fd = -1 };
 }
 
 static enum status slurp_open(const struct file *file, uint64_t max_nbytes, char **buf, struct err *err)
 {
     if (file->nbytes > max_nbytes || file->nbytes >= SIZE_MAX)
-        return err_set(err, ERR_DATA, "'%s' is %llu bytes, more than the limit of %llu", io_name(file->path).text,
-                       (unsigned long long)file->nbytes, (unsigned long long)max_nbytes);
+        return err_set(err, ERR_DATA, "'%s' is %llu bytes, more than the limit of %llu", io_name(file->path).text, (unsigned long long)file->nbytes,
+                       (unsigned long long)max_nbytes);
     size_t n = (size_t)file->nbytes;
     char *bytes = malloc(n + 1);
     if (!bytes) return err_set(err, ERR_MEMORY, "out of memory for the %zu bytes of '%s'", n, io_name(file->path).text);

@@ -5,9 +5,10 @@
  *
  * Why this way: inputs are never mapped (a file that shrinks is a SIGBUS, a short pread is a sentence). The kernel calls stand in one table,
  * struct io_calls, so that a test can make any of them fail. stdio loses write errors, so none is used for data.
- * Corner cases: EINTR and short transfers are retried; a FIFO, directory, socket or device is refused without blocking; after a failed
- * fsync nothing is retried and the output is discarded; a stale NAME.partial that nobody holds locked is replaced, one that is locked means
- * "in use"; an existing NAME needs force (a link to a regular file is then itself replaced, its target stays; one to nothing is refused); NAME that is the same file as an input is refused.
+ * Corner cases: EINTR and short transfers are retried; a FIFO, directory, socket or device is refused without blocking; after a failed fsync
+ * nothing is retried and the output is discarded; a stale NAME.partial that nobody holds locked is replaced, one that is locked means "in use"; an
+ * existing NAME needs force (a link to a regular file is then itself replaced, its target stays; one to nothing is refused); NAME that is the same
+ * file as an input is refused.
  * Reference: the project's reliability notes 4 (write protocol); SQLite's VFS for the table of calls.
  */
 #ifndef LLMQ_BASE_IO_H
@@ -57,7 +58,8 @@ struct file {
     struct stat at_open; /* device, inode, size and times when it was opened */
 };
 
-/* Opens path for reading; it must be a regular file (links are followed), else ERR_UNSUPPORTED naming what it is. On failure *file is closed and safe to file_close. */
+/* Opens path for reading; it must be a regular file (links are followed), else ERR_UNSUPPORTED naming what it is. On failure *file is closed and
+ * safe to file_close. */
 enum status file_open(const struct io_calls *io, const char *path, struct file *file, struct err *err);
 
 /* Reads exactly nbytes at offset into buf. ERR_DATA if the file ends before ("ends at byte N, wanted ..."), ERR_IO on an error. */
@@ -107,9 +109,9 @@ enum status outset_add_input(struct outset *set, const struct file *input, struc
 /* Makes the directory path if it is missing (its parent must exist); it is removed again if the set is discarded and it is empty. */
 enum status outset_make_dir(struct outset *set, const char *path, struct err *err);
 
-/* Creates path.partial. ERR_EXISTS when path exists and force is off ("exists; use --force to replace it"), or when it is no regular file; ERR_USAGE when
- * path is one of the inputs; ERR_EXISTS "in use by another run" when another process holds path.partial. The set owns *file. After an
- * outfile_write that failed the set can no longer be committed. */
+/* Creates path.partial. ERR_EXISTS when path exists and force is off ("exists; use --force to replace it"), or when it is no regular file;
+ * ERR_USAGE when path is one of the inputs; ERR_EXISTS "in use by another run" when another process holds path.partial. The set owns *file. After
+ * an outfile_write that failed the set can no longer be committed. */
 enum status outset_add(struct outset *set, const char *path, struct outfile **file, struct err *err);
 
 /* ERR_IO naming needed and available bytes when the file system of path's directory has less than nbytes + 3 % free for this user. */
@@ -124,8 +126,8 @@ enum status outfile_read(struct outfile *file, void *buf, size_t nbytes, uint64_
 /* Bytes of all files of the set as they are now (0 for NULL). */
 uint64_t outset_nbytes(const struct outset *set);
 
-/* fsync of every file, mode 0666 minus umask, rename into place in the order added (link + unlink when force is off, so that a file that appeared meanwhile is
- * not lost), fsync of the directories. On any failure what was not yet renamed is removed and the sentence says which file. */
+/* fsync of every file, mode 0666 minus umask, rename into place in the order added (link + unlink when force is off, so that a file that appeared
+ * meanwhile is not lost), fsync of the directories. On any failure what was not yet renamed is removed and the sentence says which file. */
 enum status outset_commit(struct outset *set, struct err *err);
 
 /* Removes the partial files of a set that was not committed, and frees it. NULL is allowed. Call always. */

@@ -18,11 +18,11 @@
 #include "base/io.h"
 
 #define IO_RETRY_MAX 10000
-#define IO_RETRY(result, call)                                                                                   \
-    do {                                                                                                         \
-        unsigned io_retries = 0;                                                                                 \
-        do (result) = (call);                                                                                    \
-        while ((result) < 0 && errno == EINTR && ++io_retries < IO_RETRY_MAX);                                   \
+#define IO_RETRY(result, call)                                                                                                                       \
+    do {                                                                                                                                             \
+        unsigned io_retries = 0;                                                                                                                     \
+        do (result) = (call);                                                                                                                        \
+        while ((result) < 0 && errno == EINTR && ++io_retries < IO_RETRY_MAX);                                                                       \
     } while (0)
 
 #define IO_TRANSFER_MAX ((size_t)1 << 30) /* bytes of one pread or pwrite; the kernels' own limits are just below 2^31 */

@@ -123,7 +123,7 @@ enum status outset_add_input(struct outset *set, const struct file *input, struc
         return short_of_memory(input->path, err);
     }
     set->inputs = list;
-    set->inputs[set->n_inputs++] = (struct input){.st = input->at_open, .path = path};
+    set->inputs[set->n_inputs++] = (struct input){ .st = input->at_open, .path = path };
     return OK;
 }
 
@@ -131,8 +131,7 @@ static enum status refuse_input(const struct outset *set, const char *path, cons
 {
     for (size_t i = 0; i < set->n_inputs; i++)
         if (io_same_file(st, &set->inputs[i].st))
-            return err_set(err, ERR_USAGE, "output '%s' is the same file as input '%s'", io_name(path).text,
-                           io_name(set->inputs[i].path).text);
+            return err_set(err, ERR_USAGE, "output '%s' is the same file as input '%s'", io_name(path).text, io_name(set->inputs[i].path).text);
     return OK;
 }
 
@@ -142,7 +141,7 @@ static enum status refuse_input(const struct outset *set, const char *path, cons
 static enum status keep_folder(struct outset *set, char *dir, struct err *err)
 {
     void *list = set->folders;
-    struct folder folder = {.fd = -1, .path = dir};
+    struct folder folder = { .fd = -1, .path = dir };
     int result;
     if (!grow(&list, set->n_folders, sizeof *set->folders)) {
         short_of_memory(dir, err);
@@ -341,7 +340,7 @@ static struct outfile *outfile_make(const struct io_calls *io, const char *path)
     if (!file) return NULL;
     size_t size = strlen(path) + sizeof ".partial";
     file->path = strdup(path);
-    file->partial = (struct file){.io = io, .fd = -1, .path = malloc(size)};
+    file->partial = (struct file){ .io = io, .fd = -1, .path = malloc(size) };
     if (!file->path || !file->partial.path) {
         outfile_free(file);
         return NULL;
@@ -378,8 +377,7 @@ enum status outset_add(struct outset *set, const char *path, struct outfile **ou
 static enum status write_failed(struct outfile *file, int number, size_t nbytes, uint64_t offset, struct err *err)
 {
     atomic_store(&file->failed, true);
-    return err_set_errno(err, number, "cannot write %zu bytes at %llu of '%s'", nbytes, (unsigned long long)offset,
-                         io_name(file->partial.path).text);
+    return err_set_errno(err, number, "cannot write %zu bytes at %llu of '%s'", nbytes, (unsigned long long)offset, io_name(file->partial.path).text);
 }
 
 enum status outfile_write(struct outfile *file, const void *buf, size_t nbytes, uint64_t offset, struct err *err)
@@ -433,8 +431,7 @@ static enum status publish_by_rename(const struct outset *set, struct outfile *f
 {
     int result;
     IO_RETRY(result, set->io->rename(file->partial.path, file->path));
-    if (result < 0)
-        return err_set_errno(err, errno, "cannot rename '%s' to '%s'", io_name(file->partial.path).text, io_name(file->path).text);
+    if (result < 0) return err_set_errno(err, errno, "cannot rename '%s' to '%s'", io_name(file->partial.path).text, io_name(file->path).text);
     file->has_partial = false;
     return OK;
 }

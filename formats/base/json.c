@@ -181,7 +181,7 @@ static int next_byte(struct reader *reader)
 /* Compares two checked strings, given from the byte after their opening quote. */
 static bool same_string(const char *a, const char *b)
 {
-    struct reader from_a = {.at = a}, from_b = {.at = b};
+    struct reader from_a = { .at = a }, from_b = { .at = b };
     int byte;
     do {
         byte = next_byte(&from_a);
@@ -442,7 +442,7 @@ static enum status scan_key(struct scan *s, uint32_t first, size_t *key_at, size
     enum status status = scan_string(s);
     if (status != OK) return status;
     *key_nbytes = s->at - 1 - *key_at;
-    struct key key = {.at = (uint32_t)*key_at};
+    struct key key = { .at = (uint32_t)*key_at };
     status = hash_key(s, *key_at, *key_nbytes, &key.hash);
     if (status != OK) return status;
     if (s->keys.n_keys == s->keys.capacity && !key_set_grow(&s->keys)) return short_of_memory(s);
@@ -519,10 +519,9 @@ static enum status scan_text(struct scan *s, const struct members *members)
     return OK;
 }
 
-static enum status scan_run(const char *text, size_t nbytes, const struct json_limits *limits, const struct members *members,
-                            struct err *err)
+static enum status scan_run(const char *text, size_t nbytes, const struct json_limits *limits, const struct members *members, struct err *err)
 {
-    struct scan scan = {.text = text, .nbytes = nbytes, .limits = limits, .err = err};
+    struct scan scan = { .text = text, .nbytes = nbytes, .limits = limits, .err = err };
     enum status status = scan_text(&scan, members);
     key_set_free(&scan.keys);
     free(scan.unescaped);
@@ -534,10 +533,9 @@ enum status json_check(const char *text, size_t nbytes, const struct json_limits
     return scan_run(text, nbytes, limits, NULL, err);
 }
 
-enum status json_walk_object(const char *text, size_t nbytes, const struct json_limits *limits, json_member_fn *fn, void *context,
-                             struct err *err)
+enum status json_walk_object(const char *text, size_t nbytes, const struct json_limits *limits, json_member_fn *fn, void *context, struct err *err)
 {
-    struct members members = {.fn = fn, .context = context};
+    struct members members = { .fn = fn, .context = context };
     return scan_run(text, nbytes, limits, &members, err);
 }
 

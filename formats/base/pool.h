@@ -5,8 +5,8 @@
  *
  * Why this way: the pipeline needs exactly these two things; jobs are taken in ascending order, so the lowest unfinished job never waits and there is
  * no deadlock.
- * Corner cases: if a thread cannot be created the remaining ones do all the work (jobs are taken, not assigned); turn_abort wakes all waiters, turn_wait then
- * returns false.
+ * Corner cases: if a thread cannot be created the remaining ones do all the work (jobs are taken, not assigned); turn_abort wakes all waiters,
+ * turn_wait then returns false.
  * Reference: POSIX threads.
  */
 #ifndef LLMQ_BASE_POOL_H

@@ -18,7 +18,7 @@ static const char nothing[1] = "";
 
 struct text text_make(size_t max_nbytes)
 {
-    struct text text = {.data = (char *)(uintptr_t)nothing, .max_nbytes = max_nbytes < SIZE_MAX ? max_nbytes : SIZE_MAX - 1};
+    struct text text = { .data = (char *)(uintptr_t)nothing, .max_nbytes = max_nbytes < SIZE_MAX ? max_nbytes : SIZE_MAX - 1 };
     return text;
 }
 
@@ -79,7 +79,7 @@ static void add_json_escape(struct text *text, char c)
     static const char shorts[] = "\"\"\\\\\bb\ff\nn\rr\tt";
     for (size_t i = 0; i + 1 < sizeof shorts; i += 2) {
         if (shorts[i] != c) continue;
-        text_add_bytes(text, (char[]){'\\', shorts[i + 1]}, 2);
+        text_add_bytes(text, (char[]){ '\\', shorts[i + 1] }, 2);
         return;
     }
     text_add(text, "\\u%04x", (unsigned)(unsigned char)c);

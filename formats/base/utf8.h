@@ -32,7 +32,7 @@ static inline size_t utf8_length(const char *text, size_t n)
 static inline size_t utf8_put(uint32_t code, char *out)
 {
     size_t length = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
-    static const unsigned char lead[5] = {0, 0, 0xc0, 0xe0, 0xf0};
+    static const unsigned char lead[5] = { 0, 0, 0xc0, 0xe0, 0xf0 };
     for (size_t i = length - 1; i > 0; i--, code >>= 6) out[i] = (char)(0x80 | (code & 0x3f));
     out[0] = (char)(lead[length] | code);
     return length;

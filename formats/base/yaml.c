@@ -70,7 +70,7 @@ static enum status short_of_memory(const char *path, struct err *err)
 
 enum status yaml_error(const struct yaml_doc *doc, const struct yaml_node *node, struct err *err, const char *format, ...)
 {
-    struct err what = {.code = OK};
+    struct err what = { .code = OK };
     char name[KEY_TEXT_MAX];
     va_list args;
     va_start(args, format);
@@ -179,7 +179,7 @@ static enum status on_start(struct build *b, enum yaml_kind kind, unsigned line)
     if (b->depth == DEPTH_MAX) return refuse(b, line, "nested more than 16 deep");
     struct yaml_node *node;
     enum status status = add_node(b, kind, line, &node);
-    if (status == OK) b->stack[b->depth++] = (struct open_node){.node = node};
+    if (status == OK) b->stack[b->depth++] = (struct open_node){ .node = node };
     return status;
 }
 
@@ -333,7 +333,7 @@ enum status yaml_parse(const char *text, size_t nbytes, const char *path, struct
     *out = NULL;
     enum status status = check_text(text, nbytes, path, err);
     if (status != OK) return status;
-    struct build b = {.doc = doc_make(path), .err = err};
+    struct build b = { .doc = doc_make(path), .err = err };
     if (!b.doc) return short_of_memory(path, err);
     status = take_events(&b, text, nbytes);
     if (status == OK) status = fill_empty(&b);

@@ -1,9 +1,9 @@
 /* yaml.h: a small, strict subset of YAML as a tree: maps, sequences and scalars. The only user of libyaml (event API).
  *
  * Why this way: libyaml's document loader is quadratic in anchors and keeps duplicates; the events let us refuse them as they pass.
- * Corner cases refused, each with file, line and key: anchors, aliases, tags, merge keys (<<), a second document, duplicate keys (a hash or sort per
- * map, not quadratic), NUL in a scalar, keys that are not scalars, depth over 16, files over 1 MiB, more than 100 000 nodes (keys count). An empty file is an empty map.
- * Scalars stay text: what "yes", "0x10" or "1e3" mean is the reader's business, the value functions below are strict.
+ * Corner cases refused, each with file, line and key: anchors, aliases, tags, merge keys (<<), a second document, duplicate keys (a hash or sort
+ * per map, not quadratic), NUL in a scalar, keys that are not scalars, depth over 16, files over 1 MiB, more than 100 000 nodes (keys count). An
+ * empty file is an empty map. Scalars stay text: what "yes", "0x10" or "1e3" mean is the reader's business, the value functions below are strict.
  * Example: `rules:` / `  - match: "*.down_proj.*"` gives a map with one member whose value is a sequence of one map.
  * Reference: YAML 1.1 events as libyaml 0.2.5 gives them.
  */

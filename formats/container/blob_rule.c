@@ -1,7 +1,8 @@
 /* blob_rule.c: the table of small files that travel along; see blob_rule.h.
  *
  * Formula: the first row whose pattern matches the name decides; no row: it stays behind.
- * Why this way: what describes weights (an index, another tool's quantisation settings) is named before the general patterns, because it would lie about the output.
+ * Why this way: what describes weights (an index, another tool's quantisation settings) is named before the general patterns, because it would lie
+ * about the output.
  * Corner cases: hidden names, names that are no valid UTF-8 and names with control characters never travel; capital letters count.
  * Reference: POSIX fnmatch with FNM_PERIOD. Worked example: "hf_quant_config.json" meets *quant*.json (stays) before *.json (travels).
  */

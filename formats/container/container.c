@@ -1,8 +1,8 @@
 /* container.c: the table of containers, and what is the same for all of them; see container.h.
  *
  * Formula: the first row whose probe says yes opens the path; head = the first 256 bytes of a file.
- * Why this way: ranges are checked here once, so an implementation may trust index, offset and nbytes; context is put in front of a sentence here, so an
- * implementation writes only the cause.
+ * Why this way: ranges are checked here once, so an implementation may trust index, offset and nbytes; context is put in front of a sentence here,
+ * so an implementation writes only the cause.
  * Corner cases: a path that no row wants gets the sentence of foreign.h when it is one of the usual mistakes; reading nothing is allowed; a read of a
  * quantised tensor's plain bytes, and the reverse, is ERR_USAGE; notes beyond 1000 are dropped.
  * Reference: see container.h. Worked number: dims [2, 3, 4] are 6 rows of 4 columns.
@@ -61,7 +61,8 @@ static enum status refuse_foreign(const char *path, const uint8_t *head, size_t 
 {
     const struct foreign *foreign = foreign_find(head, n_head);
     if (foreign) return err_set(err, foreign->status, "'%s' %s", shown_path(path).text, foreign->sentence);
-    return err_set(err, ERR_UNSUPPORTED, "'%s' is no model file that llmq knows (it reads safetensors, GGUF, llmq and model folders)", shown_path(path).text);
+    return err_set(err, ERR_UNSUPPORTED, "'%s' is no model file that llmq knows (it reads safetensors, GGUF, llmq and model folders)",
+                   shown_path(path).text);
 }
 
 enum status container_open(const struct io_calls *io, const char *path, struct container **container, struct err *err)

@@ -2,9 +2,10 @@
  *
  *   container_open(path) --probe--> safetensors | model folder or index | llmq | GGUF  --> struct container --> container_read / container_read_f32
  *
- * Why this way: the converter knows tensors, not files. Each container is one file of code behind struct container_ops, and one row in container.c's table.
- * Corner cases: tensors are listed in storage order (file by file, offset by offset), so that reading in list order is sequential; names are unique, non-empty
- * UTF-8 without control characters; products of dims are checked before a tensor is listed.
+ * Why this way: the converter knows tensors, not files. Each container is one file of code behind struct container_ops, and one row in
+ * container.c's table.
+ * Corner cases: tensors are listed in storage order (file by file, offset by offset), so that reading in list order is sequential; names are
+ * unique, non-empty UTF-8 without control characters; products of dims are checked before a tensor is listed.
  * Reference: design.md 3 (four tables); libarchive's format readers.
  */
 #ifndef LLMQ_CONTAINER_CONTAINER_H
@@ -33,7 +34,8 @@ struct tensor {
     uint64_t nbytes; /* of its plain bytes: what container_read can read */
     const char *format; /* name of the stored format of a quantised tensor; NULL for a plain one */
     uint64_t stored_nbytes; /* of what the file holds of it, scales included, before any compression */
-    const void *quantised; /* NULL for a plain tensor; else the container's own description of it; then container_read_f32 reads it, container_read does not */
+    const void *
+        quantised; /* NULL for a plain tensor; else the container's own description of it; then container_read_f32 reads it, container_read does not */
 };
 
 /* Rows and columns of a tensor as the quantisers see it: the last dim is the input axis, all others are rows. A scalar is 1 x 1. */
@@ -82,8 +84,8 @@ struct container {
     struct name_table *names; /* tensor names, made by container_index_names; container_close frees it */
 };
 
-/* Opens the model at path: a file, an index file or a directory. Recognises by content what is not a model at all: empty file, git-LFS pointer, HTML page, each with its
- * own sentence. */
+/* Opens the model at path: a file, an index file or a directory. Recognises by content what is not a model at all: empty file, git-LFS pointer,
+ * HTML page, each with its own sentence. */
 enum status container_open(const struct io_calls *io, const char *path, struct container **container, struct err *err);
 
 /* NULL is allowed. */
@@ -120,8 +122,8 @@ enum status container_index_names(struct container *container, struct err *err);
 /* file_check_unchanged of all files. */
 enum status container_files_unchanged(struct container *container, struct err *err);
 
-/* Frees the shared members, not the struct: path, tensors (not what their names and dims point to), blobs with their names, files, metadata_json, notes.
- * For the close of an implementation. */
+/* Frees the shared members, not the struct: path, tensors (not what their names and dims point to), blobs with their names, files, metadata_json,
+ * notes. For the close of an implementation. */
 void container_release(struct container *container);
 
 #endif

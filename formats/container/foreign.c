@@ -77,12 +77,16 @@ static const struct row rows[] = {
     { { "GGML", ERR_UNSUPPORTED, "is a GGML file of before GGUF; it is not supported" }, "lmgg", NULL },
     { { "GGML", ERR_UNSUPPORTED, "is a GGML file of before GGUF; it is not supported" }, "tjgg", NULL },
     { { "PyTorch zip", ERR_UNSUPPORTED, "is a PyTorch (zip) file or another zip; llmq reads no pickles, convert it to safetensors first" },
-      "PK\x03\x04", NULL },
+      "PK\x03\x04",
+      NULL },
     { { "PyTorch pickle", ERR_UNSUPPORTED, "is a PyTorch (pickle) file; llmq reads no pickles, convert it to safetensors first" }, NULL, is_pickle },
     { { "HDF5", ERR_UNSUPPORTED, "is an HDF5 file; convert it to safetensors first" }, "\x89HDF", NULL },
     { { "NumPy", ERR_UNSUPPORTED, "is a NumPy file; convert it to safetensors first" }, "\x93NUMPY", NULL },
     { { "gzip", ERR_UNSUPPORTED, "is compressed (gzip); unpack it first" }, "\x1f\x8b", NULL },
-    { { "xz", ERR_UNSUPPORTED, "is compressed (xz); unpack it first" }, "\xfd" "7zXZ", NULL },
+    { { "xz", ERR_UNSUPPORTED, "is compressed (xz); unpack it first" },
+      "\xfd"
+      "7zXZ",
+      NULL },
     { { "zstd", ERR_UNSUPPORTED, "is compressed (zstd); unpack it first" }, "\x28\xb5\x2f\xfd", NULL },
     { { "JSON", ERR_UNSUPPORTED, "is a JSON text, not weights; give the model folder, its *.index.json or a *.safetensors" }, NULL, is_json },
 };

@@ -3,7 +3,8 @@
  *   "version https://git-lfs.github.com/spec/v1\n..."  ->  "is a git-LFS pointer, not the file itself; run git lfs pull"
  *
  * Why this way: the first bytes tell; without this they are read as a header length and the message is a riddle. One row a kind.
- * Corner cases: a file that could begin a safetensors file is never foreign (640 as a header length has the bytes of a pickle); below 8 bytes nothing can be a model.
+ * Corner cases: a file that could begin a safetensors file is never foreign (640 as a header length has the bytes of a pickle); below 8 bytes
+ * nothing can be a model.
  * Reference: git-lfs specification; magic numbers of file(1).
  */
 #ifndef LLMQ_CONTAINER_FOREIGN_H

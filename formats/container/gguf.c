@@ -1,11 +1,12 @@
 /* gguf.c: GGUF files as a container; see gguf.h.
  *
  * Formula: weight (r, c) of a block type: block r * cols / block + c / block of the tensor's bytes, place c % block in it.
- * Why this way: all parts are opened and checked before the first is listed, so that a set with one bad part is no model. Blocks are decoded in pieces of 64 KiB.
- * Corner cases: split.count 0 or 1 is a single file (a merge leaves 0). Of a split set are refused, each with its own sentence: a name that does not say its part,
- * or another than the keys say; missing parts (counted); parts of another count or order; a tensor total that is not split.tensors.count; a tensor in two parts; a
- * name that says one of several in a file whose keys do not. Keys but split.* in later parts are not used, which is a note. A block type that llmq cannot decode is listed
- * and refused when its weights are read.
+ * Why this way: all parts are opened and checked before the first is listed, so that a set with one bad part is no model. Blocks are decoded in
+ * pieces of 64 KiB.
+ * Corner cases: split.count 0 or 1 is a single file (a merge leaves 0). Of a split set are refused, each with its own sentence: a name that does
+ * not say its part, or another than the keys say; missing parts (counted); parts of another count or order; a tensor total that is not
+ * split.tensors.count; a tensor in two parts; a name that says one of several in a file whose keys do not. Keys but split.* in later parts are not
+ * used, which is a note. A block type that llmq cannot decode is listed and refused when its weights are read.
  * Reference: see gguf.h. Worked number: row 1, columns 32 to 63 of Q4_0 with 64 columns is block 3, bytes 54 to 71 of the tensor.
  */
 #include "container/gguf.h"
@@ -18,6 +19,7 @@
 
 #include "base/size.h"
 #include "container/shown.h"
+#include "number/ggml.h"
 
 #define PIECE_NBYTES ((size_t)64 * 1024) /* of blocks at a time */
 #define BLOCK_MAX 256 /* weights in a block */
@@ -273,11 +275,13 @@ static enum status check_split(const char *path, const struct split *split, cons
         if (!is_named || name->count == 1) return OK;
         return err_set(err, ERR_DATA, "its name says part %" PRIu32 " of %" PRIu32 ", but its key split.count does not", name->part, name->count);
     }
-    if (split->count > PARTS_MAX) return err_set(err, ERR_UNSUPPORTED, "split.count is %" PRIu32 ", more than the limit of %d", split->count, PARTS_MAX);
+    if (split->count > PARTS_MAX)
+        return err_set(err, ERR_UNSUPPORTED, "split.count is %" PRIu32 ", more than the limit of %d", split->count, PARTS_MAX);
     if (!split->has_no || split->no >= split->count)
         return err_set(err, ERR_DATA, "its key split.no is %s", split->has_no ? "not below split.count" : "missing");
     if (!is_named)
-        return err_set(err, ERR_DATA, "it is part %" PRIu32 " of %" PRIu32 " of a split model, but '%s' does not end in -%05" PRIu32 "-of-%05" PRIu32 ".gguf",
+        return err_set(err, ERR_DATA,
+                       "it is part %" PRIu32 " of %" PRIu32 " of a split model, but '%s' does not end in -%05" PRIu32 "-of-%05" PRIu32 ".gguf",
                        split->no + 1, split->count, shown_str(path_base(path)).text, split->no + 1, split->count);
     if (name->part == split->no + 1 && name->count == split->count) return OK;
     return err_set(err, ERR_DATA, "its name says part %" PRIu32 " of %" PRIu32 ", its keys say part %" PRIu32 " of %" PRIu32, name->part, name->count,
@@ -298,8 +302,8 @@ static enum status check_none_missing(const struct io_calls *io, const char *pat
     if (n_missing == 0) return OK;
     char *part = make_part_path(path, name, first);
     if (!part) return no_memory(path, err);
-    err_set(err, ERR_DATA, "cannot open '%s': %" PRIu32 " of its %" PRIu32 " parts are missing, the first is '%s'", shown_path(path).text, n_missing, name->count,
-            shown_str(path_base(part)).text);
+    err_set(err, ERR_DATA, "cannot open '%s': %" PRIu32 " of its %" PRIu32 " parts are missing, the first is '%s'", shown_path(path).text, n_missing,
+            name->count, shown_str(path_base(part)).text);
     free(part);
     return ERR_DATA;
 }
@@ -326,7 +330,8 @@ static enum status check_part(struct gguf *self, const struct part_name *set, ui
     if (status != OK) return status;
     status = check_split(path, &split, &name, true, err);
     if (status == OK && split.has_n_tensors) {
-        if (*n_claimed != UINT32_MAX && *n_claimed != split.n_tensors) status = err_set(err, ERR_DATA, "its key split.tensors.count differs from the first part's");
+        if (*n_claimed != UINT32_MAX && *n_claimed != split.n_tensors)
+            status = err_set(err, ERR_DATA, "its key split.tensors.count differs from the first part's");
         *n_claimed = split.n_tensors;
     }
     if (status != OK) return err_wrap(err, status, "cannot read '%s'", shown_path(path).text);
@@ -348,8 +353,8 @@ static enum status open_set(const struct io_calls *io, struct gguf *self, const 
         if (status == OK) status = move_tensors(self, i - 1, err);
     }
     if (status != OK || n_claimed == UINT32_MAX || n_claimed == self->base.n_tensors) return status;
-    return err_set(err, ERR_DATA, "cannot open '%s': split.tensors.count is %" PRIu32 ", its parts have %zu tensors", shown_path(path).text, n_claimed,
-                   self->base.n_tensors);
+    return err_set(err, ERR_DATA, "cannot open '%s': split.tensors.count is %" PRIu32 ", its parts have %zu tensors", shown_path(path).text,
+                   n_claimed, self->base.n_tensors);
 }
 
 /* ---- the container ---------------------------------------------------------------------------------------------------------------- */
@@ -447,20 +452,18 @@ static enum status read_plain(struct container *container, size_t index, uint64_
 
 /* ---- decoding --------------------------------------------------------------------------------------------------------------------- */
 
-typedef void decode_fn(const uint8_t *blocks, size_t n_blocks, float *y);
-
-/* The decoder of a block type, or NULL. The one place that knows where decoders are. */
-static decode_fn *find_decoder(const struct gguf_type *type)
+/* The decoder of a block type, or NULL. */
+static ggml_decode *find_decoder(const struct gguf_type *type)
 {
-    (void)type;
-    return NULL; /* number/ggml.h */
+    const struct ggml_type *row = ggml_type_by_id(type->id);
+    return row && row->elements == type->block && row->bytes == type->block_nbytes ? row->decode : NULL;
 }
 
 /* A run of weights that lie one behind the other, and where they go. */
 struct run {
     const struct file *file;
     const struct gguf_type *type;
-    decode_fn *decode;
+    ggml_decode *decode;
     uint8_t *piece; /* PIECE_NBYTES */
     uint64_t offset; /* in the file, of the block with the first weight */
     size_t skip; /* weights of that block before the first one */
@@ -505,7 +508,8 @@ static enum status decode_run(struct run *run, struct err *err)
 }
 
 /* Whole rows are one run, parts of rows a run each. */
-static enum status decode_rows(const struct run *first, const struct tensor *tensor, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols, struct err *err)
+static enum status decode_rows(const struct run *first, const struct tensor *tensor, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols,
+                               struct err *err)
 {
     uint64_t cols = tensor_cols(tensor);
     enum status status = OK;
@@ -525,7 +529,8 @@ static enum status decode_rows(const struct run *first, const struct tensor *ten
     return status;
 }
 
-static enum status read_f32(struct container *container, size_t index, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols, float *out, struct err *err)
+static enum status read_f32(struct container *container, size_t index, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols, float *out,
+                            struct err *err)
 {
     const struct tensor *tensor = &container->tensors[index];
     const struct gguf_entry *entry = tensor->quantised;

@@ -1,15 +1,18 @@
 /* gguf_header.c: the strict parser of the head of a GGUF file; see gguf_header.h.
  *
- * Formula: nbytes = product(dims) / block * block_nbytes; offset[0] = 0, offset[i+1] = align(offset[i] + nbytes[i]); the file ends at data + offset[n], or at the end
- * of the last tensor's bytes.
- * Why this way: one bounded cursor takes every byte; a length, count or product is compared with the bytes that are left before it is used, in words of checked
- * arithmetic (base/size.h), so none of the published holes of GGUF readers has a place. Arrays in arrays are a stack of counts, no recursion.
- * Corner cases: refused: version 0, 1, over 3, the other byte order (each with its sentence); names and keys that are empty, double, no UTF-8, over 64 and 65,535
- * bytes, or hold a NUL (tensors: any control character); strings that are no UTF-8 or over 64 MiB; bool values but 0 and 1; unknown types; arrays over depth 4; an
- * alignment that is no u32, no power of two or over 65,536; over 4 dims; dims over 2^63-1; wrapped products, also beside a zero dim; rows that are no multiple of the
- * block; gaps, overlaps, another order; data that is missing; bytes behind the data; a header over 256 MiB, keys or tensors over 2^20. Accepted: no tensors, no keys, zero
- * dims, rank 0, NUL in string values, empty arrays, a last tensor without its padding (is_unpadded).
- * Reference: see gguf_header.h. Worked number: Q4_0 of dims 64 x 3 (innermost first) has 2 blocks a row, 3 * 2 * 18 = 108 bytes; with alignment 32 the next offset is 128.
+ * Formula: nbytes = product(dims) / block * block_nbytes; offset[0] = 0, offset[i+1] = align(offset[i] + nbytes[i]); the file ends at data +
+ * offset[n], or at the end of the last tensor's bytes.
+ * Why this way: one bounded cursor takes every byte; a length, count or product is compared with the bytes that are left before it is used, in
+ * words of checked arithmetic (base/size.h), so none of the published holes of GGUF readers has a place. Arrays in arrays are a stack of counts, no
+ * recursion.
+ * Corner cases: refused: version 0, 1, over 3, the other byte order (each with its sentence); names and keys that are empty, double, no UTF-8, over
+ * 64 and 65,535 bytes, or hold a NUL (tensors: any control character); strings that are no UTF-8 or over 64 MiB; bool values but 0 and 1; unknown
+ * types; arrays over depth 4; an alignment that is no u32, no power of two or over 65,536; over 4 dims; dims over 2^63-1; wrapped products, also
+ * beside a zero dim; rows that are no multiple of the block; gaps, overlaps, another order; data that is missing; bytes behind the data; a header
+ * over 256 MiB, keys or tensors over 2^20. Accepted: no tensors, no keys, zero dims, rank 0, NUL in string values, empty arrays, a last tensor
+ * without its padding (is_unpadded).
+ * Reference: see gguf_header.h. Worked number: Q4_0 of dims 64 x 3 (innermost first) has 2 blocks a row, 3 * 2 * 18 = 108 bytes; with alignment 32
+ * the next offset is 128.
  */
 #include "container/gguf_header.h"
 
@@ -31,17 +34,17 @@
 /* ---- types ------------------------------------------------------------------------------------------------------------------------ */
 
 static const struct gguf_type types[] = {
-    { 0, "F32", 1, 4, "F32", true },        { 1, "F16", 1, 2, "F16", true },        { 2, "Q4_0", 32, 18, NULL, true },
-    { 3, "Q4_1", 32, 20, NULL, true },      { 6, "Q5_0", 32, 22, NULL, true },      { 7, "Q5_1", 32, 24, NULL, true },
-    { 8, "Q8_0", 32, 34, NULL, true },      { 9, "Q8_1", 32, 36, NULL, false },     { 10, "Q2_K", 256, 84, NULL, true },
-    { 11, "Q3_K", 256, 110, NULL, true },   { 12, "Q4_K", 256, 144, NULL, true },   { 13, "Q5_K", 256, 176, NULL, true },
-    { 14, "Q6_K", 256, 210, NULL, true },   { 15, "Q8_K", 256, 292, NULL, false },  { 16, "IQ2_XXS", 256, 66, NULL, false },
+    { 0, "F32", 1, 4, "F32", true },        { 1, "F16", 1, 2, "F16", true },         { 2, "Q4_0", 32, 18, NULL, true },
+    { 3, "Q4_1", 32, 20, NULL, true },      { 6, "Q5_0", 32, 22, NULL, true },       { 7, "Q5_1", 32, 24, NULL, true },
+    { 8, "Q8_0", 32, 34, NULL, true },      { 9, "Q8_1", 32, 36, NULL, false },      { 10, "Q2_K", 256, 84, NULL, true },
+    { 11, "Q3_K", 256, 110, NULL, true },   { 12, "Q4_K", 256, 144, NULL, true },    { 13, "Q5_K", 256, 176, NULL, true },
+    { 14, "Q6_K", 256, 210, NULL, true },   { 15, "Q8_K", 256, 292, NULL, false },   { 16, "IQ2_XXS", 256, 66, NULL, false },
     { 17, "IQ2_XS", 256, 74, NULL, false }, { 18, "IQ3_XXS", 256, 98, NULL, false }, { 19, "IQ1_S", 256, 50, NULL, false },
-    { 20, "IQ4_NL", 32, 18, NULL, true },   { 21, "IQ3_S", 256, 110, NULL, false }, { 22, "IQ2_S", 256, 82, NULL, false },
-    { 23, "IQ4_XS", 256, 136, NULL, true }, { 24, "I8", 1, 1, "I8", true },         { 25, "I16", 1, 2, "I16", true },
-    { 26, "I32", 1, 4, "I32", true },       { 27, "I64", 1, 8, "I64", true },       { 28, "F64", 1, 8, "F64", true },
-    { 29, "IQ1_M", 256, 56, NULL, false },  { 30, "BF16", 1, 2, "BF16", true },     { 34, "TQ1_0", 256, 54, NULL, true },
-    { 35, "TQ2_0", 256, 66, NULL, true },   { 39, "MXFP4", 32, 17, NULL, true },    { 40, "NVFP4", 64, 36, NULL, true },
+    { 20, "IQ4_NL", 32, 18, NULL, true },   { 21, "IQ3_S", 256, 110, NULL, false },  { 22, "IQ2_S", 256, 82, NULL, false },
+    { 23, "IQ4_XS", 256, 136, NULL, true }, { 24, "I8", 1, 1, "I8", true },          { 25, "I16", 1, 2, "I16", true },
+    { 26, "I32", 1, 4, "I32", true },       { 27, "I64", 1, 8, "I64", true },        { 28, "F64", 1, 8, "F64", true },
+    { 29, "IQ1_M", 256, 56, NULL, false },  { 30, "BF16", 1, 2, "BF16", true },      { 34, "TQ1_0", 256, 54, NULL, true },
+    { 35, "TQ2_0", 256, 66, NULL, true },   { 39, "MXFP4", 32, 17, NULL, true },     { 40, "NVFP4", 64, 36, NULL, true },
     { 41, "Q1_0", 128, 18, NULL, true },    { 42, "Q2_0", 64, 18, NULL, true },
 };
 
@@ -67,8 +70,19 @@ static const struct {
     const char *name;
     uint32_t nbytes;
 } values[GGUF_VALUE_COUNT] = {
-    { "u8", 1 },   { "i8", 1 },    { "u16", 2 },                   { "i16", 2 },                 { "u32", 4 }, { "i32", 4 }, { "f32", 4 },
-    { "bool", 1 }, { "string", STRING_NBYTES_MIN }, { "array", ARRAY_NBYTES_MIN }, { "u64", 8 }, { "i64", 8 }, { "f64", 8 },
+    { "u8", 1 },
+    { "i8", 1 },
+    { "u16", 2 },
+    { "i16", 2 },
+    { "u32", 4 },
+    { "i32", 4 },
+    { "f32", 4 },
+    { "bool", 1 },
+    { "string", STRING_NBYTES_MIN },
+    { "array", ARRAY_NBYTES_MIN },
+    { "u64", 8 },
+    { "i64", 8 },
+    { "f64", 8 },
 };
 
 const char *gguf_value_name(uint32_t type)
@@ -97,8 +111,8 @@ static uint64_t rest_of(const struct cursor *cursor)
 static enum status refuse_short(const struct cursor *cursor, const char *what, uint64_t nbytes, struct err *err)
 {
     if (cursor->end < cursor->source->nbytes)
-        return err_set(err, ERR_UNSUPPORTED, "the header is over the limit of %llu bytes (%llu bytes of %s at %llu)", (unsigned long long)GGUF_HEADER_MAX,
-                       (unsigned long long)nbytes, what, (unsigned long long)cursor->at);
+        return err_set(err, ERR_UNSUPPORTED, "the header is over the limit of %llu bytes (%llu bytes of %s at %llu)",
+                       (unsigned long long)GGUF_HEADER_MAX, (unsigned long long)nbytes, what, (unsigned long long)cursor->at);
     return err_set(err, ERR_DATA, "the file ends at byte %llu, inside %s: %llu bytes wanted at %llu", (unsigned long long)cursor->end, what,
                    (unsigned long long)nbytes, (unsigned long long)cursor->at);
 }
@@ -216,7 +230,8 @@ static void *grow(void *array, size_t n, size_t *capacity, size_t item_nbytes)
 }
 
 /* Reads a name of n bytes (max at most); refuses what is no UTF-8 and bytes below lowest. */
-static enum status take_name(struct parse *parse, uint64_t max, unsigned char lowest, const char *what, const char **name, uint32_t *n_name, struct err *err)
+static enum status take_name(struct parse *parse, uint64_t max, unsigned char lowest, const char *what, const char **name, uint32_t *n_name,
+                             struct err *err)
 {
     uint64_t nbytes = 0;
     const uint8_t *bytes = NULL;
@@ -275,7 +290,8 @@ static enum status check_string(struct cursor *cursor, struct err *err)
     if (status != OK) return status;
     if (left > rest_of(cursor)) return refuse_short(cursor, "a string", left, err);
     if (left > GGUF_STRING_MAX)
-        return err_set(err, ERR_UNSUPPORTED, "a string of %llu bytes is over the limit of %llu", (unsigned long long)left, (unsigned long long)GGUF_STRING_MAX);
+        return err_set(err, ERR_UNSUPPORTED, "a string of %llu bytes is over the limit of %llu", (unsigned long long)left,
+                       (unsigned long long)GGUF_STRING_MAX);
     while (left > 0) {
         const uint8_t *bytes = NULL;
         size_t n = 0;
@@ -313,8 +329,8 @@ static enum status check_plain(struct cursor *cursor, uint32_t type, uint64_t co
     if (!fits || nbytes > rest_of(cursor)) {
         if (count == 1) return refuse_short(cursor, "a value", nbytes, err);
         if (fits && nbytes <= cursor->source->nbytes - cursor->at) return refuse_short(cursor, "an array", nbytes, err); /* over GGUF_HEADER_MAX */
-        return err_set(err, ERR_DATA, "an array claims %llu items of type %s, more than the %llu bytes that follow can hold", (unsigned long long)count,
-                       values[type].name, (unsigned long long)rest_of(cursor));
+        return err_set(err, ERR_DATA, "an array claims %llu items of type %s, more than the %llu bytes that follow can hold",
+                       (unsigned long long)count, values[type].name, (unsigned long long)rest_of(cursor));
     }
     if (type == GGUF_BOOL) return check_bools(cursor, count, err);
     if (type != GGUF_STRING) pass(cursor, nbytes);
@@ -446,10 +462,12 @@ static enum status check_size(struct tensor *tensor, struct gguf_entry *entry, s
     bool has_zero = false;
     for (uint32_t d = 0; d < tensor->rank; d++) {
         if (entry->dims[d] == 0) has_zero = true;
-        else if (!size_mul(product, entry->dims[d], &product) || product > INT64_MAX) return err_set(err, ERR_DATA, "the product of its dims overflows");
+        else if (!size_mul(product, entry->dims[d], &product) || product > INT64_MAX)
+            return err_set(err, ERR_DATA, "the product of its dims overflows");
     }
     if (row % type->block != 0)
-        return err_set(err, ERR_DATA, "its rows of %llu weights are no multiple of the block of %s, %u", (unsigned long long)row, type->name, type->block);
+        return err_set(err, ERR_DATA, "its rows of %llu weights are no multiple of the block of %s, %u", (unsigned long long)row, type->name,
+                       type->block);
     if (!size_mul(product / type->block, type->block_nbytes, &entry->nbytes) || !size_mul(product, tensor->dtype->bits / 8, &plain))
         return err_set(err, ERR_DATA, "its size overflows");
     if (has_zero) product = plain = entry->nbytes = 0;
@@ -463,8 +481,8 @@ static enum status check_offset(struct parse *parse, const struct gguf_entry *en
 {
     uint64_t file_nbytes = parse->cursor.source->nbytes, end = 0;
     if (offset != parse->end)
-        return err_set(err, ERR_DATA, "its offset is %llu, the tensors before it end at %llu: a gap, an overlap or another order", (unsigned long long)offset,
-                       (unsigned long long)parse->end);
+        return err_set(err, ERR_DATA, "its offset is %llu, the tensors before it end at %llu: a gap, an overlap or another order",
+                       (unsigned long long)offset, (unsigned long long)parse->end);
     if (!size_add(offset, entry->nbytes, &end) || end > file_nbytes)
         return err_set(err, ERR_DATA, "offset %llu + size %llu exceeds the file's %llu bytes: it is truncated", (unsigned long long)offset,
                        (unsigned long long)entry->nbytes, (unsigned long long)file_nbytes);
@@ -520,7 +538,8 @@ static enum status check_version(uint32_t version, struct err *err)
 {
     if (version == 2 || version == 3) return OK;
     if (version == 0) return err_set(err, ERR_DATA, "its version is 0: damaged, or no GGUF file");
-    if (version == 1) return err_set(err, ERR_UNSUPPORTED, "it is GGUF version 1, which is not supported; convert the model again with a current tool");
+    if (version == 1)
+        return err_set(err, ERR_UNSUPPORTED, "it is GGUF version 1, which is not supported; convert the model again with a current tool");
     if ((version & 0xffff) == 0) return err_set(err, ERR_UNSUPPORTED, "it is a big-endian GGUF file; llmq reads little-endian ones only");
     return err_set(err, ERR_UNSUPPORTED, "it is GGUF version %u, newer than 3, the last that llmq reads", version);
 }
@@ -566,11 +585,13 @@ static enum status check_data(struct parse *parse, struct err *err)
     header->is_unpadded = nbytes != end;
     if (nbytes == end || nbytes == bare) return OK;
     if (nbytes < bare)
-        return err_set(err, ERR_DATA, "its tensors end at byte %llu, the file at byte %llu: it is truncated", (unsigned long long)bare, (unsigned long long)nbytes);
+        return err_set(err, ERR_DATA, "its tensors end at byte %llu, the file at byte %llu: it is truncated", (unsigned long long)bare,
+                       (unsigned long long)nbytes);
     if (nbytes < end)
-        return err_set(err, ERR_DATA, "the file ends at byte %llu, inside the padding that ends at byte %llu: it is truncated", (unsigned long long)nbytes,
-                       (unsigned long long)end);
-    return err_set(err, ERR_DATA, "%llu bytes follow the last tensor, which ends at byte %llu", (unsigned long long)(nbytes - end), (unsigned long long)end);
+        return err_set(err, ERR_DATA, "the file ends at byte %llu, inside the padding that ends at byte %llu: it is truncated",
+                       (unsigned long long)nbytes, (unsigned long long)end);
+    return err_set(err, ERR_DATA, "%llu bytes follow the last tensor, which ends at byte %llu", (unsigned long long)(nbytes - end),
+                   (unsigned long long)end);
 }
 
 /* Sets what could not be set while the tables were growing. */

@@ -4,8 +4,9 @@
  *   key:    length u64, name | type u32 | value          string: length u64, bytes      array: type u32, count u64, items
  *   tensor: length u64, name | n_dims u32 | n_dims * u64, innermost first | type u32 | offset u64 from the start of the data
  *
- * Why this way: parsed through a source of bytes and not a file, so that a fuzzer and a test reach every check from memory. Values are checked and skipped,
- * never kept: a table says where each key stands, so that a vocabulary of 250,000 strings costs nothing and a writer can copy the bytes as they are.
+ * Why this way: parsed through a source of bytes and not a file, so that a fuzzer and a test reach every check from memory. Values are checked and
+ * skipped, never kept: a table says where each key stands, so that a vocabulary of 250,000 strings costs nothing and a writer can copy the bytes as
+ * they are.
  * Corner cases: see gguf_header.c.
  * Reference: ggml docs/gguf.md and gguf.cpp; the project's reliability notes 2, layouts.md 2(f).
  */
@@ -116,8 +117,8 @@ struct gguf_source {
 /* A source over n bytes of memory: read is gguf_read_memory, context the bytes. */
 enum status gguf_read_memory(void *context, void *buf, size_t nbytes, uint64_t offset, struct err *err);
 
-/* Parses a whole file of source->nbytes bytes; its data is not read. On failure *header is empty. ERR_UNSUPPORTED for versions, types and sizes beyond what llmq
- * reads, else ERR_DATA. Memory: 64 KiB, about 100 bytes and the name for a key, 200 bytes for a tensor. */
+/* Parses a whole file of source->nbytes bytes; its data is not read. On failure *header is empty. ERR_UNSUPPORTED for versions, types and sizes
+ * beyond what llmq reads, else ERR_DATA. Memory: 64 KiB, about 100 bytes and the name for a key, 200 bytes for a tensor. */
 enum status gguf_header_parse(const struct gguf_source *source, struct gguf_header *header, struct err *err);
 
 void gguf_header_free(struct gguf_header *header);

@@ -2,12 +2,13 @@
  *
  * Formula: which weights: model.safetensors.index.json, else the one *.index.json, else model.safetensors, else the one *.safetensors.
  *          files: the shards by name, then the index, then the small files by name.
- * Why this way: shards are opened as single files are, and merged; the index is then compared with what the shards really hold, in both directions, because
- * nobody else does: a stale index or a missing shard gives a model that runs and talks nonsense.
- * Corner cases: links are followed (the cache of the hub is made of them), but names are plain, so nothing outside the folder is opened by name. Refused, each with
- * its own sentence: missing shards (counted), a tensor in another shard than the index says, in no shard, in two shards, or not in the index; two index files;
- * several *.safetensors without an index; a folder without any. Notes: a wrong total_size, *.safetensors that the index does not name, files that stay
- * behind, small files over 64 MiB, shards whose metadata differs (the first one's is kept). Two names of one file are two shards with the same tensors, so refused.
+ * Why this way: shards are opened as single files are, and merged; the index is then compared with what the shards really hold, in both directions,
+ * because nobody else does: a stale index or a missing shard gives a model that runs and talks nonsense.
+ * Corner cases: links are followed (the cache of the hub is made of them), but names are plain, so nothing outside the folder is opened by name.
+ * Refused, each with its own sentence: missing shards (counted), a tensor in another shard than the index says, in no shard, in two shards, or not
+ * in the index; two index files; several *.safetensors without an index; a folder without any. Notes: a wrong total_size, *.safetensors that the
+ * index does not name, files that stay behind, small files over 64 MiB, shards whose metadata differs (the first one's is kept). Two names of one
+ * file are two shards with the same tensors, so refused.
  * Reference: see hfdir.h. Worked example: 3 shards, an index, config.json: files 0..2, 3, 4; blob 0 is file 4.
  */
 #include "container/hfdir.h"
@@ -249,8 +250,8 @@ static enum status make_room(struct opening *opening, size_t n_shards, struct er
     struct hfdir *self = opening->self;
     size_t n_blobs = list_entries(opening, takes_blob, NULL).count;
     if (n_blobs > BLOBS_MAX)
-        return err_set(err, ERR_UNSUPPORTED, "'%s' has %zu small files (*.json, *.txt, ...), more than the limit of %d", shown_path(opening->dir).text,
-                       n_blobs, BLOBS_MAX);
+        return err_set(err, ERR_UNSUPPORTED, "'%s' has %zu small files (*.json, *.txt, ...), more than the limit of %d",
+                       shown_path(opening->dir).text, n_blobs, BLOBS_MAX);
     self->base.files = calloc(n_shards + 1 + n_blobs, sizeof *self->base.files);
     self->base.blobs = calloc(n_blobs + 1, sizeof *self->base.blobs);
     self->headers = calloc(n_shards, sizeof *self->headers);
@@ -408,8 +409,8 @@ static enum status check_all_listed(const struct comparison *comparison, struct 
     const struct container *base = comparison->base;
     for (size_t i = 0; i < base->n_tensors; i++) {
         if (comparison->listed[i]) continue;
-        return err_set(err, ERR_DATA, "weight_map: tensor '%s' of '%s' is missing: the index is of another version", shown_str(base->tensors[i].name).text,
-                       shown_str(path_base(base->files[base->tensors[i].file].path)).text);
+        return err_set(err, ERR_DATA, "weight_map: tensor '%s' of '%s' is missing: the index is of another version",
+                       shown_str(base->tensors[i].name).text, shown_str(path_base(base->files[base->tensors[i].file].path)).text);
     }
     return OK;
 }

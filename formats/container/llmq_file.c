@@ -1,6 +1,7 @@
 /* llmq_file.c: see llmq_file.h.
  *
- * Formula: header  magic 0, major 8, minor 10, size 12, required 16, optional 24, align 32, shard 36, shards 40, zero 44 and 48, XXH3-64 of 0 .. 55 at 56
+ * Formula: header  magic 0, major 8, minor 10, size 12, required 16, optional 24, align 32, shard 36, shards 40, zero 44 and 48, XXH3-64 of 0 .. 55
+ * at 56
  *          trailer index offset 0, stored 8, raw 16, chunks 24, digest 32, set digest 48, file size 64, header checksum 72, XXH3-64 of 0 .. 79 at 80, magic 88
  *          chunk   offset 0, stored 8, codec 12, checksum 16
  * Why this way: byte stores and loads, so that neither alignment nor byte order of the machine matters.
@@ -101,9 +102,12 @@ enum status llmq_header_load(const uint8_t bytes[LLMQ_HEADER_NBYTES], struct llm
     if (*checksum != digest64(bytes, 56)) return err_set(err, ERR_MISMATCH, "its header is damaged: the checksum is wrong");
     if (load16(bytes + 8) != 1)
         return err_set(err, ERR_UNSUPPORTED, "it has version %u of the llmq format; this program reads version 1", load16(bytes + 8));
-    *header = (struct llmq_header){ .required = load64(bytes + 16), .align = load32(bytes + 32), .shard_index = load32(bytes + 36), .shard_count = load32(bytes + 40) };
+    *header = (struct llmq_header){
+        .required = load64(bytes + 16), .align = load32(bytes + 32), .shard_index = load32(bytes + 36), .shard_count = load32(bytes + 40)
+    };
     if (header->required & ~LLMQ_REQUIRED_KNOWN)
-        return err_set(err, ERR_UNSUPPORTED, "it needs features this program does not know (bits 0x%llx)", (unsigned long long)(header->required & ~LLMQ_REQUIRED_KNOWN));
+        return err_set(err, ERR_UNSUPPORTED, "it needs features this program does not know (bits 0x%llx)",
+                       (unsigned long long)(header->required & ~LLMQ_REQUIRED_KNOWN));
     return check_header(header, bytes, err);
 }
 
@@ -127,16 +131,22 @@ enum status llmq_trailer_load(const uint8_t bytes[LLMQ_TRAILER_NBYTES], uint64_t
 {
     if (memcmp(bytes + 88, end_magic, sizeof end_magic) != 0) return err_set(err, ERR_DATA, "it does not end with an llmq trailer");
     if (load64(bytes + 80) != digest64(bytes, 80)) return err_set(err, ERR_MISMATCH, "its trailer is damaged: the checksum is wrong");
-    *trailer = (struct llmq_trailer){ .index_offset = load64(bytes), .index_stored = load64(bytes + 8), .index_raw = load64(bytes + 16), .n_chunks = load64(bytes + 24),
-                                      .file_nbytes = load64(bytes + 64), .header_checksum = load64(bytes + 72) };
+    *trailer = (struct llmq_trailer){ .index_offset = load64(bytes),
+                                      .index_stored = load64(bytes + 8),
+                                      .index_raw = load64(bytes + 16),
+                                      .n_chunks = load64(bytes + 24),
+                                      .file_nbytes = load64(bytes + 64),
+                                      .header_checksum = load64(bytes + 72) };
     memcpy(trailer->index_digest.bytes, bytes + 32, 16);
     memcpy(trailer->set_digest.bytes, bytes + 48, 16);
     if (trailer->file_nbytes != file_nbytes)
-        return err_set(err, ERR_DATA, "it is %llu bytes long, its trailer says %llu", (unsigned long long)file_nbytes, (unsigned long long)trailer->file_nbytes);
+        return err_set(err, ERR_DATA, "it is %llu bytes long, its trailer says %llu", (unsigned long long)file_nbytes,
+                       (unsigned long long)trailer->file_nbytes);
     if (trailer->header_checksum != header_checksum) return err_set(err, ERR_MISMATCH, "its header and trailer do not belong together");
     if (file_nbytes < LLMQ_HEADER_NBYTES + LLMQ_TRAILER_NBYTES || !sizes_add_up(trailer, file_nbytes))
         return err_set(err, ERR_DATA, "its trailer contradicts itself: index and chunk table do not fill the file's end");
-    if (trailer->index_raw < trailer->index_stored || trailer->index_raw > LLMQ_INDEX_MAX || trailer->index_raw > trailer->index_stored * LLMQ_INDEX_RATIO_MAX)
+    if (trailer->index_raw < trailer->index_stored || trailer->index_raw > LLMQ_INDEX_MAX ||
+        trailer->index_raw > trailer->index_stored * LLMQ_INDEX_RATIO_MAX)
         return err_set(err, ERR_DATA, "its trailer claims an index of %llu bytes stored in %llu", (unsigned long long)trailer->index_raw,
                        (unsigned long long)trailer->index_stored);
     return OK;

@@ -3,9 +3,10 @@
  *   header 64 | ... | index | table: n_chunks * 24 | trailer 96            all integers little-endian
  *
  * Why this way: writer and reader share one place where the byte offsets of FORMAT.md 1 stand; everything here is pure, no file is touched.
- * Corner cases: load functions check magic numbers, versions, reserved fields and both checksums, and give each fault its own sentence; sizes against the file are checked in
- * llmq_trailer_load, so that what it returns can be allocated and read without further questions.
- * Reference: FORMAT.md 1. Worked number: a file of 64 + 0 + 2 ("{}" is no valid index, but has a size) + 0 * 24 + 96 = 162 bytes is the smallest that passes here.
+ * Corner cases: load functions check magic numbers, versions, reserved fields and both checksums, and give each fault its own sentence; sizes
+ * against the file are checked in llmq_trailer_load, so that what it returns can be allocated and read without further questions.
+ * Reference: FORMAT.md 1. Worked number: a file of 64 + 0 + 2 ("{}" is no valid index, but has a size) + 0 * 24 + 96 = 162 bytes is the smallest
+ * that passes here.
  */
 #ifndef LLMQ_CONTAINER_LLMQ_FILE_H
 #define LLMQ_CONTAINER_LLMQ_FILE_H

@@ -1,9 +1,11 @@
 /* llmq_index.c: see llmq_index.h.
  *
- * Formula: rows = product of all dims but the last, cols = the last; groups a row = ceil(cols / group); the scales of a tile [r, c] are a tile [r, ceil(c / group)], or all scales are one tile.
- * Why this way: the text is walked member by member, so that only one tensor's tree exists at a time; a bit for every chunk proves that each belongs to one plane or blob, sorting
- * their spans proves that they do not overlap. All linear but the sort, which sees one span a raw plane.
- * Corner cases: every number is compared before it is used in a product; dims are bounded by the product of the non-zero ones; planes that a known family does not have are refused.
+ * Formula: rows = product of all dims but the last, cols = the last; groups a row = ceil(cols / group); the scales of a tile [r, c] are a tile [r,
+ * ceil(c / group)], or all scales are one tile.
+ * Why this way: the text is walked member by member, so that only one tensor's tree exists at a time; a bit for every chunk proves that each
+ * belongs to one plane or blob, sorting their spans proves that they do not overlap. All linear but the sort, which sees one span a raw plane.
+ * Corner cases: every number is compared before it is used in a product; dims are bounded by the product of the non-zero ones; planes that a known
+ * family does not have are refused.
  * Reference: FORMAT.md. Worked number: a tensor [512, 172], group 32, int4 bf16: codes [512, 172] of 4 bits, scales [512, 6] of 16 bits.
  */
 #include "container/llmq_index.h"
@@ -190,8 +192,8 @@ static enum status check_chunk(const struct llmq_shard *shard, uint64_t number, 
         return err_set(err, ERR_DATA, "chunk %" PRIu64 " is compressed, the header says none is", number);
     uint64_t end = shard->trailer.index_offset;
     if (chunk->offset < LLMQ_HEADER_NBYTES || chunk->offset > end || chunk->stored > end - chunk->offset)
-        return err_set(err, ERR_DATA, "chunk %" PRIu64 ": offset %" PRIu64 " + size %" PRIu32 " exceeds the %" PRIu64 " bytes before the index", number, chunk->offset,
-                       chunk->stored, end);
+        return err_set(err, ERR_DATA, "chunk %" PRIu64 ": offset %" PRIu64 " + size %" PRIu32 " exceeds the %" PRIu64 " bytes before the index",
+                       number, chunk->offset, chunk->stored, end);
     return OK;
 }
 
@@ -222,7 +224,8 @@ static enum status read_float_element(const cJSON *facts, struct elem *elem, str
     elem->bias = (int32_t)bias;
     int32_t top = (1 << elem->exp_bits) - 1 - elem->bias;
     if (elem->bits != 1 + elem->exp_bits + elem->man_bits || elem->bits > 16 || top > 127 || top < -126)
-        return err_set(err, ERR_UNSUPPORTED, "a float element of %u bits, %u of exponent, %u of mantissa, bias %u", elem->bits, elem->exp_bits, elem->man_bits, bias);
+        return err_set(err, ERR_UNSUPPORTED, "a float element of %u bits, %u of exponent, %u of mantissa, bias %u", elem->bits, elem->exp_bits,
+                       elem->man_bits, bias);
     if (elem->special == ELEM_NAN_ONLY && elem->man_bits == 0) return err_set(err, ERR_DATA, "an element without mantissa has no NaN");
     elem->emax = elem->special == ELEM_IEEE ? top - 1 : top;
     uint32_t mantissa_max = (1u << elem->man_bits) - (elem->special == ELEM_NAN_ONLY ? 2 : 1);
@@ -373,7 +376,8 @@ static enum status read_shape(struct llmq_index *index, const cJSON *item, struc
         enum status status = json_u64(dim, "a dim", dims, err);
         if (status != OK) return status;
         is_empty |= *dims == 0;
-        if (*dims && (!size_mul(nonzero, *dims, &nonzero) || nonzero > INT64_MAX / 8)) return err_set(err, ERR_DATA, "the product of its dims overflows");
+        if (*dims && (!size_mul(nonzero, *dims, &nonzero) || nonzero > INT64_MAX / 8))
+            return err_set(err, ERR_DATA, "the product of its dims overflows");
     }
     tensor->n_weights = is_empty ? 0 : nonzero;
     entry->cols = tensor_cols(tensor);
@@ -389,7 +393,8 @@ static enum status read_dtype(const cJSON *item, struct tensor *tensor, struct e
     tensor->dtype = dtype_find(name, strlen(name));
     if (!tensor->dtype) return err_set(err, ERR_UNSUPPORTED, "its dtype '%s' is unknown", shown_str(name).text);
     uint64_t bits;
-    if (!size_mul(tensor->n_weights, tensor->dtype->bits, &bits) || bits % 8) return err_set(err, ERR_DATA, "its size in bytes overflows or is no whole number");
+    if (!size_mul(tensor->n_weights, tensor->dtype->bits, &bits) || bits % 8)
+        return err_set(err, ERR_DATA, "its size in bytes overflows or is no whole number");
     tensor->nbytes = bits / 8;
     return OK;
 }
@@ -455,21 +460,22 @@ static bool has_name(const struct llmq_entry *entry, uint32_t index, const char 
 }
 
 /* ERR_DATA unless the plane is bits x rows x cols. */
-static enum status expect_plane(const struct llmq_entry *entry, uint32_t index, const char *name, uint32_t bits, uint64_t rows, uint64_t cols, struct err *err)
+static enum status expect_plane(const struct llmq_entry *entry, uint32_t index, const char *name, uint32_t bits, uint64_t rows, uint64_t cols,
+                                struct err *err)
 {
     if (!has_name(entry, index, name)) return err_set(err, ERR_DATA, "plane %u is not '%s'", index, name);
     const struct plane *plane = &entry->planes[index].plane;
     if (plane->bits == bits && plane->rows == rows && plane->cols == cols) return OK;
-    return err_set(err, ERR_DATA, "plane '%s' is %" PRIu64 " x %" PRIu64 " fields of %u bits, wanted %" PRIu64 " x %" PRIu64 " of %u", name, plane->rows, plane->cols,
-                   plane->bits, rows, cols, bits);
+    return err_set(err, ERR_DATA, "plane '%s' is %" PRIu64 " x %" PRIu64 " fields of %u bits, wanted %" PRIu64 " x %" PRIu64 " of %u", name,
+                   plane->rows, plane->cols, plane->bits, rows, cols, bits);
 }
 
 static enum status expect_tile(const struct llmq_entry *entry, uint32_t index, uint64_t rows, uint64_t cols, struct err *err)
 {
     const struct plane *plane = &entry->planes[index].plane;
     if (plane->tile_rows == rows && plane->tile_cols == cols) return OK;
-    return err_set(err, ERR_DATA, "plane '%s' has tiles of %" PRIu64 " x %" PRIu64 ", wanted %" PRIu64 " x %" PRIu64, plane->name, plane->tile_rows, plane->tile_cols, rows,
-                   cols);
+    return err_set(err, ERR_DATA, "plane '%s' has tiles of %" PRIu64 " x %" PRIu64 ", wanted %" PRIu64 " x %" PRIu64, plane->name, plane->tile_rows,
+                   plane->tile_cols, rows, cols);
 }
 
 static enum status check_kept(const struct tensor *tensor, struct llmq_entry *entry, struct err *err)
@@ -521,7 +527,8 @@ static enum status check_quantised(const struct tensor *tensor, const struct llm
 {
     const struct format *format = entry->quant.format;
     if (tensor->n_weights == 0) return err_set(err, ERR_DATA, "it is quantised, but has no weights");
-    if (entry->n_planes != (format->zero_point ? 3 : 2)) return err_set(err, ERR_DATA, "it has %u planes, wanted %d", entry->n_planes, format->zero_point ? 3 : 2);
+    if (entry->n_planes != (format->zero_point ? 3 : 2))
+        return err_set(err, ERR_DATA, "it has %u planes, wanted %d", entry->n_planes, format->zero_point ? 3 : 2);
     enum status status = expect_plane(entry, 0, "codes", format->elem->bits, entry->rows, entry->cols, err);
     if (status == OK) status = expect_tile(entry, 0, entry->tile_rows, entry->tile_cols, err);
     if (status == OK) status = check_group_plane(entry, 1, "scales", scale_type_bits(entry->quant.scale), err);
@@ -544,7 +551,8 @@ static enum status read_quantised(struct parse *parse, const cJSON *item, const 
     status = read_group(item, quant, err);
     if (status == OK) status = get_u64(item, "axis", 0, TENSOR_RANK_MAX, &axis, err);
     if (status != OK) return status;
-    if (axis != (tensor->rank ? tensor->rank - 1 : 0)) return err_set(err, ERR_UNSUPPORTED, "its groups run along dim %" PRIu64 ", not along the last", axis);
+    if (axis != (tensor->rank ? tensor->rank - 1 : 0))
+        return err_set(err, ERR_UNSUPPORTED, "its groups run along dim %" PRIu64 ", not along the last", axis);
     quant->format = &format->format;
     quant->scale = scale_type_find(entry->scale);
     quant->rule = scale_rule_find(entry->scale_rule);
@@ -595,7 +603,8 @@ static enum status check_name(const char *name, size_t nbytes, struct err *err)
 {
     if (nbytes == 0 || nbytes > TENSOR_NAME_MAX) return err_set(err, ERR_DATA, "a tensor's name has %zu bytes", nbytes);
     for (size_t i = 0; i < nbytes; i++)
-        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7F) return err_set(err, ERR_DATA, "the name of tensor '%s' has control characters", shown(name, nbytes).text);
+        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7F)
+            return err_set(err, ERR_DATA, "the name of tensor '%s' has control characters", shown(name, nbytes).text);
     return OK;
 }
 

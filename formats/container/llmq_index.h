@@ -1,10 +1,12 @@
-/* llmq_index.h: what the index of a .llmq file says, checked against the chunk table and the file's size: tensors, planes, formats, blobs. No file is touched here.
+/* llmq_index.h: what the index of a .llmq file says, checked against the chunk table and the file's size: tensors, planes, formats, blobs. No file
+ * is touched here.
  *
  *   index text + chunk table + sizes --llmq_index_add, shard after shard--> struct tensor[], struct llmq_entry, blobs, metadata
  *
- * Why this way: everything a hostile file can say is judged in one place that a test or a fuzzer calls with bytes from memory; what comes out can be read without further
- * questions: every chunk lies in the file, belongs to one plane or blob, and has the size its plane demands.
- * Corner cases: a format of an unknown name with a known family decodes by its facts; of an unknown family it is listed, not decodable; unknown members are ignored.
+ * Why this way: everything a hostile file can say is judged in one place that a test or a fuzzer calls with bytes from memory; what comes out can
+ * be read without further questions: every chunk lies in the file, belongs to one plane or blob, and has the size its plane demands.
+ * Corner cases: a format of an unknown name with a known family decodes by its facts; of an unknown family it is listed, not decodable; unknown
+ * members are ignored.
  * Reference: FORMAT.md 2 to 5. Worked number: group 32, tile [1524, 172]: scales tile [1524, 6].
  */
 #ifndef LLMQ_CONTAINER_LLMQ_INDEX_H
@@ -77,8 +79,8 @@ struct llmq_index {
     struct llmq_block *blocks; /* everything else */
 };
 
-/* Adds the shard with number = shard->header.shard_index, which must be the next one. text is the decoded index. On failure the index is only good for llmq_index_free. Not
- * thread-safe (the JSON library is not). */
+/* Adds the shard with number = shard->header.shard_index, which must be the next one. text is the decoded index. On failure the index is only good
+ * for llmq_index_free. Not thread-safe (the JSON library is not). */
 enum status llmq_index_add(struct llmq_index *index, const struct llmq_shard *shard, const char *text, size_t nbytes, struct err *err);
 
 void llmq_index_free(struct llmq_index *index);

@@ -85,7 +85,8 @@ static bool has_format(const struct llmq_layout *layout, const struct llmq_out_s
 }
 
 /* Appends the tensor's planes to the shard. */
-static enum status lay_planes(const struct llmq_layout *layout, const struct out_tensor *tensor, struct llmq_laid *laid, struct llmq_out_shard *shard, struct err *err)
+static enum status lay_planes(const struct llmq_layout *layout, const struct out_tensor *tensor, struct llmq_laid *laid, struct llmq_out_shard *shard,
+                              struct err *err)
 {
     *laid = (struct llmq_laid){ { 0 }, { 0 } };
     for (uint32_t i = 0; i < tensor->n_planes; i++) {
@@ -96,7 +97,8 @@ static enum status lay_planes(const struct llmq_layout *layout, const struct out
         if (!llmq_layout_maps(layout, &tensor->planes[i])) {
             if (!size_add(shard->chunk_nbytes, nbytes, &shard->chunk_nbytes)) return err_set(err, ERR_UNSUPPORTED, "the output is too large");
         } else if (nbytes) {
-            if (!size_align(shard->mapped_end, nbytes >= layout->align ? layout->align : LLMQ_ALIGN_SMALL, &at) || !size_add(at, nbytes, &shard->mapped_end))
+            if (!size_align(shard->mapped_end, nbytes >= layout->align ? layout->align : LLMQ_ALIGN_SMALL, &at) ||
+                !size_add(at, nbytes, &shard->mapped_end))
                 return err_set(err, ERR_UNSUPPORTED, "the output is too large");
             laid->offset[i] = at;
         }
@@ -171,17 +173,23 @@ static enum status check_options(const struct writer_options *options, struct er
     uint32_t align = options->align ? options->align : LLMQ_ALIGN_DEFAULT;
     if (align < LLMQ_ALIGN_SMALL || align > LLMQ_ALIGN_MAX || (align & (align - 1)))
         return err_set(err, ERR_USAGE, "alignment %u is not a power of two from 64 to 2097152", align);
-    if (options->n_workers == 0 || options->tiles_per_job == 0) return err_set(err, ERR_USAGE, "the writer needs at least one worker and one tile a job");
+    if (options->n_workers == 0 || options->tiles_per_job == 0)
+        return err_set(err, ERR_USAGE, "the writer needs at least one worker and one tile a job");
     return OK;
 }
 
 /* Fills *layout, and shard in every tensor; on failure it is freed. */
-enum status llmq_layout_make(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs, const struct writer_options *options,
-                           struct llmq_layout *layout, struct err *err)
+enum status llmq_layout_make(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs,
+                             const struct writer_options *options, struct llmq_layout *layout, struct err *err)
 {
     char name[160];
-    *layout = (struct llmq_layout){ .options = options, .align = options->align ? options->align : LLMQ_ALIGN_DEFAULT, .tensors = tensors, .n_tensors = n_tensors,
-                               .blobs = blobs, .n_blobs = n_blobs, .scratch = text_make(LLMQ_INDEX_MAX) };
+    *layout = (struct llmq_layout){ .options = options,
+                                    .align = options->align ? options->align : LLMQ_ALIGN_DEFAULT,
+                                    .tensors = tensors,
+                                    .n_tensors = n_tensors,
+                                    .blobs = blobs,
+                                    .n_blobs = n_blobs,
+                                    .scratch = text_make(LLMQ_INDEX_MAX) };
     enum status status = check_options(options, err);
     if (status == OK && !(layout->laid = calloc(n_tensors + 1, sizeof *layout->laid)))
         status = err_set(err, ERR_MEMORY, "out of memory for the plan of %zu tensors", n_tensors);
@@ -238,7 +246,8 @@ static uint64_t index_memory(const struct llmq_layout *layout)
         tables += table;
     }
     uint64_t coders = compressed ? zframe_coder_nbytes(LLMQ_ZSTD_LEVEL, LLMQ_BLOB_TILE) + (4u << 20) : 0;
-    return tables + largest + coders + 2 * LLMQ_BLOB_TILE + layout->n_tensors * sizeof(struct llmq_laid) + layout->n_shards * sizeof(struct llmq_out_shard);
+    return tables + largest + coders + 2 * LLMQ_BLOB_TILE + layout->n_tensors * sizeof(struct llmq_laid) +
+           layout->n_shards * sizeof(struct llmq_out_shard);
 }
 
 enum status llmq_layout_measure(const struct llmq_layout *layout, struct writer_size *size, struct err *err)

@@ -1,8 +1,10 @@
-/* llmq_layout.h: where everything of a planned .llmq model goes, before a byte is written: shards, offsets of mapped planes, numbers of chunks, the length of the index.
+/* llmq_layout.h: where everything of a planned .llmq model goes, before a byte is written: shards, offsets of mapped planes, numbers of chunks, the
+ * length of the index.
  *
  *   file size = mapped end + chunk bytes + index + 24 * chunks + 96;    mapped end: 64, then for each plane align(end, nbytes >= align ? align : 64) + nbytes
  *
- * Why this way: plan and writer share it, so what was announced is what is written; its length of the index comes from the same functions that write the index.
+ * Why this way: plan and writer share it, so what was announced is what is written; its length of the index comes from the same functions that
+ * write the index.
  * Corner cases: planes of 0 bytes have no offset and no chunks; a tensor larger than the split size gets its own shard.
  * Reference: FORMAT.md 1 to 3. Worked number: two mapped planes of 5000 and 100 bytes, align 4096: offsets 4096 and 9152, mapped end 9252.
  */
@@ -13,7 +15,8 @@
 #include "container/llmq_file.h"
 #include "container/writer.h"
 
-/* zstd level of everything. Higher ones gain nothing on codes and scales (int4 codes: 0.876 at level 3, 0.877 at 19) and need five times the memory. */
+/* zstd level of everything. Higher ones gain nothing on codes and scales (int4 codes: 0.876 at level 3, 0.877 at 19) and need five times the
+ * memory. */
 #define LLMQ_ZSTD_LEVEL 3
 
 /* Where the planes of a tensor go. */
@@ -48,8 +51,8 @@ struct llmq_layout {
 };
 
 /* Fills *layout, and shard in every tensor; on failure it is freed. The arrays stay the caller's and must outlive it. */
-enum status llmq_layout_make(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs, const struct writer_options *options,
-                             struct llmq_layout *layout, struct err *err);
+enum status llmq_layout_make(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs,
+                             const struct writer_options *options, struct llmq_layout *layout, struct err *err);
 void llmq_layout_free(struct llmq_layout *layout);
 
 /* True when the plane is stored raw and contiguous at the offset the layout gave it. */

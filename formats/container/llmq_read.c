@@ -3,9 +3,10 @@
  *   open:  header -> trailer -> digest of index and table -> zstd -> llmq_index_add;  for a set: all shards of the same directory, then the set digest
  *   read:  tile = chunk -> checksum -> zstd frame of exactly the plane's tile size;  kept tiles are joined to plain bytes, quantised ones decoded row by row
  *
- * Why this way: a chunk is the unit of checksums, so every read works on whole tiles; all state of a read lives in the call (struct desk), so any number of threads may read.
- * Corner cases: a file that is cut off, one with bytes behind its end and a damaged trailer get different sentences; a shard is looked for beside the one that was named, and must
- * carry its number and the digest of the set.
+ * Why this way: a chunk is the unit of checksums, so every read works on whole tiles; all state of a read lives in the call (struct desk), so any
+ * number of threads may read.
+ * Corner cases: a file that is cut off, one with bytes behind its end and a damaged trailer get different sentences; a shard is looked for beside
+ * the one that was named, and must carry its number and the digest of the set.
  * Reference: FORMAT.md. Worked number: shard 2 of 3 of "m.llmq" is the file m-00002-of-00003.llmq.
  */
 #include "container/llmq_read.h"
@@ -137,8 +138,9 @@ static enum status shard_stem(const char *path, const struct llmq_header *header
     snprintf(suffix, sizeof suffix, "-%05" PRIu32 "-of-%05" PRIu32 ".llmq", header->shard_index + 1, header->shard_count);
     size_t length = strlen(path);
     if (length <= SUFFIX_NBYTES || strcmp(path + length - SUFFIX_NBYTES, suffix) != 0)
-        return err_set(err, ERR_DATA, "it is shard %" PRIu32 " of %" PRIu32 ", but its name does not end with '%s', so that the others cannot be found", header->shard_index + 1,
-                       header->shard_count, suffix);
+        return err_set(err, ERR_DATA,
+                       "it is shard %" PRIu32 " of %" PRIu32 ", but its name does not end with '%s', so that the others cannot be found",
+                       header->shard_index + 1, header->shard_count, suffix);
     *stem = malloc(length + 64);
     if (!*stem) return err_set(err, ERR_MEMORY, "out of memory for a path");
     memcpy(*stem, path, length - SUFFIX_NBYTES);
@@ -151,13 +153,14 @@ static enum status open_shard(struct llmq *llmq, const struct io_calls *io, cons
     struct shown_path name = shown_path(path);
     struct llmq_shard *shard = &llmq->shards[number];
     enum status status = file_open(io, path, &llmq->base.files[number], err);
-    if (status == ERR_IO && count > 1) return err_wrap(err, status, "shard %" PRIu32 " of %" PRIu32 " is missing or cannot be opened", number + 1, count);
+    if (status == ERR_IO && count > 1)
+        return err_wrap(err, status, "shard %" PRIu32 " of %" PRIu32 " is missing or cannot be opened", number + 1, count);
     if (status != OK) return status;
     llmq->base.n_files = number + 1;
     status = read_ends(&llmq->base.files[number], shard, err);
     if (status == OK && (shard->header.shard_index != number || shard->header.shard_count != count))
-        status = err_set(err, ERR_DATA, "it is shard %" PRIu32 " of %" PRIu32 ", wanted %" PRIu32 " of %" PRIu32, shard->header.shard_index + 1, shard->header.shard_count,
-                         number + 1, count);
+        status = err_set(err, ERR_DATA, "it is shard %" PRIu32 " of %" PRIu32 ", wanted %" PRIu32 " of %" PRIu32, shard->header.shard_index + 1,
+                         shard->header.shard_count, number + 1, count);
     if (status == OK && number > 0 && memcmp(&shard->trailer.set_digest, &llmq->shards[0].trailer.set_digest, sizeof shard->trailer.set_digest) != 0)
         status = err_set(err, ERR_MISMATCH, "it comes from another run than shard 1 (their set digests differ)");
     if (status == OK) status = load_shard(llmq, number, err);
@@ -172,7 +175,8 @@ static enum status check_set(const struct llmq *llmq, uint32_t count, struct err
     struct digest128 digest = digest128(all, count * sizeof *all);
     free(all);
     if (memcmp(digest.bytes, llmq->shards[0].trailer.set_digest.bytes, sizeof digest.bytes) == 0) return OK;
-    return err_set(err, ERR_MISMATCH, count == 1 ? "cannot open '%s': the digest of its set is wrong" : "cannot open '%s': its shards do not come from one run",
+    return err_set(err, ERR_MISMATCH,
+                   count == 1 ? "cannot open '%s': the digest of its set is wrong" : "cannot open '%s': its shards do not come from one run",
                    shown_path(llmq->base.path).text);
 }
 
@@ -304,7 +308,8 @@ static enum status need(struct buffer *buffer, uint64_t nbytes, struct err *err)
 }
 
 /* Chunk number of a file into out, which holds its decoded nbytes. */
-static enum status load_chunk(const struct llmq *llmq, uint32_t file, uint64_t number, size_t nbytes, uint8_t *out, struct desk *desk, struct err *err)
+static enum status load_chunk(const struct llmq *llmq, uint32_t file, uint64_t number, size_t nbytes, uint8_t *out, struct desk *desk,
+                              struct err *err)
 {
     struct llmq_chunk chunk = llmq_chunk_load(llmq->shards[file].table + number * LLMQ_CHUNK_NBYTES);
     uint8_t *stored = out;
@@ -357,7 +362,8 @@ static uint64_t tile_of(const struct llmq_entry *entry, uint64_t row, uint64_t c
 }
 
 /* Copies the part of the wanted range [at, at + nbytes) that lies in the tile holding byte at; *done is its size. */
-static enum status read_piece(const struct llmq *llmq, size_t index, uint64_t at, size_t nbytes, uint8_t *out, size_t *done, struct desk *desk, struct err *err)
+static enum status read_piece(const struct llmq *llmq, size_t index, uint64_t at, size_t nbytes, uint8_t *out, size_t *done, struct desk *desk,
+                              struct err *err)
 {
     const struct llmq_entry *entry = llmq->index.entries[index];
     uint64_t item = at / entry->item_nbytes;
@@ -431,7 +437,8 @@ static const uint8_t *row_of(const struct llmq *llmq, size_t index, uint32_t pla
     return desk->planes[plane].bytes + (row - at.row) * size_ceil_div(at.n_cols * shape->bits, 8);
 }
 
-/* Decodes the part of rect that lies in the tile. When one tile holds all scales but the codes have several, a stream begins at the row's first group. */
+/* Decodes the part of rect that lies in the tile. When one tile holds all scales but the codes have several, a stream begins at the row's first
+ * group. */
 static void decode_tile(const struct llmq *llmq, size_t index, uint64_t number, struct tile tile, const struct rect *rect, const struct desk *desk)
 {
     const struct llmq_entry *entry = llmq->index.entries[index];
@@ -455,7 +462,8 @@ static enum status load_quantised(const struct llmq *llmq, size_t index, uint64_
     return status;
 }
 
-static enum status llmq_read_f32(struct container *container, size_t index, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols, float *out, struct err *err)
+static enum status llmq_read_f32(struct container *container, size_t index, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols, float *out,
+                                 struct err *err)
 {
     const struct llmq *llmq = of_const(container);
     const struct llmq_entry *entry = llmq->index.entries[index];
@@ -505,7 +513,8 @@ enum status llmq_read_tile(struct container *container, size_t index, uint32_t p
     const struct llmq *llmq = of_const(container);
     const struct llmq_entry *entry = llmq->index.entries[index];
     if (plane >= entry->n_planes || tile >= plane_tile_count(&entry->planes[plane].plane))
-        return err_set(err, ERR_USAGE, "tensor '%s' has no tile %" PRIu64 " of plane %" PRIu32, shown_str(container->tensors[index].name).text, tile, plane);
+        return err_set(err, ERR_USAGE, "tensor '%s' has no tile %" PRIu64 " of plane %" PRIu32, shown_str(container->tensors[index].name).text, tile,
+                       plane);
     struct desk desk = { { NULL, 0 }, { NULL, 0 }, { { NULL, 0 } }, NULL };
     enum status status = load_tile(llmq, index, plane, tile, buf, &desk, err);
     desk_clear(&desk);
@@ -517,7 +526,8 @@ enum status llmq_read_tile(struct container *container, size_t index, uint32_t p
 enum status llmq_check_chunk(struct container *container, size_t index, uint32_t plane, uint64_t tile, struct err *err)
 {
     const struct llmq_entry *entry = of_const(container)->index.entries[index];
-    if (plane >= entry->n_planes || tile >= plane_tile_count(&entry->planes[plane].plane)) return llmq_read_tile(container, index, plane, tile, NULL, err);
+    if (plane >= entry->n_planes || tile >= plane_tile_count(&entry->planes[plane].plane))
+        return llmq_read_tile(container, index, plane, tile, NULL, err);
     struct buffer buffer = { NULL, 0 };
     enum status status = need(&buffer, plane_tile_nbytes(&entry->planes[plane].plane, tile), err);
     if (status == OK) status = llmq_read_tile(container, index, plane, tile, buffer.bytes, err);

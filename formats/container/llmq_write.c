@@ -4,9 +4,9 @@
  *   open:   files created, blobs appended      put: mapped parts pwritten at once; others compressed, then appended in ticket order
  *   finish: index and table of every shard, then trailers, headers last
  *
- * Why this way: everything but the stored sizes of compressed chunks is known before the first byte is written, so raw planes need no second pass and no buffer, and with
- * COMPRESS_NONE the size is exact. All expensive work (checksum, zstd, pwrite) happens outside the turn, which only hands out offsets. The header is written last: a file without
- * it is not an llmq file.
+ * Why this way: everything but the stored sizes of compressed chunks is known before the first byte is written, so raw planes need no second pass
+ * and no buffer, and with COMPRESS_NONE the size is exact. All expensive work (checksum, zstd, pwrite) happens outside the turn, which only hands
+ * out offsets. The header is written last: a file without it is not an llmq file.
  * Corner cases: a chunk that zstd does not shrink is stored raw; every chunk must be
  * put exactly once, finish says which one was not.
  * Reference: FORMAT.md. Worked number: see llmq_layout.h.
@@ -28,8 +28,8 @@ static const char *printable(const struct out_tensor *tensor, char *out, size_t 
     return err_name(tensor->name, strlen(tensor->name), out, nbytes);
 }
 
-static enum status llmq_plan(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs, const struct writer_options *options,
-                             struct writer_size *size, struct err *err)
+static enum status llmq_plan(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs,
+                             const struct writer_options *options, struct writer_size *size, struct err *err)
 {
     struct llmq_layout layout;
     enum status status = llmq_layout_make(tensors, n_tensors, blobs, n_blobs, options, &layout, err);
@@ -74,7 +74,8 @@ static enum status store_chunk(struct shard_file *file, uint64_t number, const s
 }
 
 /* One chunk into dst (nbytes + zframe_slack there): a frame, or the bytes as they are. */
-static enum status code_chunk(struct zframe_coder *coder, const uint8_t *bytes, size_t nbytes, uint8_t *dst, struct llmq_chunk *chunk, struct err *err)
+static enum status code_chunk(struct zframe_coder *coder, const uint8_t *bytes, size_t nbytes, uint8_t *dst, struct llmq_chunk *chunk,
+                              struct err *err)
 {
     size_t stored = nbytes;
     if (coder) {
@@ -87,8 +88,8 @@ static enum status code_chunk(struct zframe_coder *coder, const uint8_t *bytes, 
 }
 
 /* Appends one blob to the first shard, its chunks numbered from *number on. */
-static enum status append_blob(struct writer *writer, const struct out_blob *blob, struct zframe_coder *coder, uint8_t *in, uint8_t *out, uint64_t *number,
-                               struct err *err)
+static enum status append_blob(struct writer *writer, const struct out_blob *blob, struct zframe_coder *coder, uint8_t *in, uint8_t *out,
+                               uint64_t *number, struct err *err)
 {
     struct shard_file *file = &writer->files[0];
     for (uint64_t at = 0; at < blob->nbytes; at += LLMQ_BLOB_TILE) {
@@ -169,7 +170,8 @@ static enum status equip_workers(struct writer *writer, struct err *err)
         worker->coder = zframe_coder_open(LLMQ_ZSTD_LEVEL);
         worker->out = malloc(buffer);
         worker->out_nbytes = buffer;
-        if (!worker->coder || !worker->out) return err_set(err, ERR_MEMORY, "out of memory for the buffers of %u workers (%zu bytes each)", writer->options.n_workers, buffer);
+        if (!worker->coder || !worker->out)
+            return err_set(err, ERR_MEMORY, "out of memory for the buffers of %u workers (%zu bytes each)", writer->options.n_workers, buffer);
     }
     return OK;
 }
@@ -257,7 +259,9 @@ static enum status put_mapped(struct writer *writer, size_t index, uint32_t plan
     for (size_t i = 0; status == OK && i < n_parts; i++) {
         const struct part *part = &parts[i];
         if (part->plane != plane_index) continue;
-        struct llmq_chunk chunk = { .offset = laid->offset[plane_index] + plane_tile_offset(plane, part->tile), .stored = (uint32_t)part->nbytes, .codec = LLMQ_RAW,
+        struct llmq_chunk chunk = { .offset = laid->offset[plane_index] + plane_tile_offset(plane, part->tile),
+                                    .stored = (uint32_t)part->nbytes,
+                                    .codec = LLMQ_RAW,
                                     .checksum = digest64(part->bytes, part->nbytes) };
         status = store_chunk(file, laid->first[plane_index] + part->tile, &chunk, err);
         if (status == OK && (run.nbytes == 0 || run.bytes + run.nbytes != part->bytes || run.offset + run.nbytes != chunk.offset)) {
@@ -269,16 +273,18 @@ static enum status put_mapped(struct writer *writer, size_t index, uint32_t plan
     return status == OK ? flush_run(file, &run, err) : status;
 }
 
-/* Compresses the parts of planes that are not mapped into the worker's buffer; their chunks get offsets from 1 on, relative to the place the turn will give. */
-static enum status code_parts(struct writer *writer, struct worker *worker, size_t index, const struct part *parts, size_t n_parts, size_t *used, bool *has_zstd,
-                              struct err *err)
+/* Compresses the parts of planes that are not mapped into the worker's buffer; their chunks get offsets from 1 on, relative to the place the turn
+ * will give. */
+static enum status code_parts(struct writer *writer, struct worker *worker, size_t index, const struct part *parts, size_t n_parts, size_t *used,
+                              bool *has_zstd, struct err *err)
 {
     const struct out_tensor *tensor = &writer->layout.tensors[index];
     struct shard_file *file = &writer->files[tensor->shard];
     for (size_t i = 0; i < n_parts; i++) {
         const struct part *part = &parts[i];
         if (llmq_layout_maps(&writer->layout, &tensor->planes[part->plane])) continue;
-        if (worker->out_nbytes - *used < part->nbytes + zframe_slack(part->nbytes)) return err_set(err, ERR_USAGE, "a job brings more tiles than planned");
+        if (worker->out_nbytes - *used < part->nbytes + zframe_slack(part->nbytes))
+            return err_set(err, ERR_USAGE, "a job brings more tiles than planned");
         struct llmq_chunk chunk;
         enum status status = code_chunk(worker->coder, part->bytes, part->nbytes, worker->out + *used, &chunk, err);
         chunk.offset = 1 + *used;
@@ -304,9 +310,11 @@ static void move_parts(struct writer *writer, size_t index, const struct part *p
 }
 
 /* Everything that needs no turn. */
-static enum status prepare(struct writer *writer, unsigned worker, size_t index, const struct part *parts, size_t n_parts, size_t *used, bool *has_zstd, struct err *err)
+static enum status prepare(struct writer *writer, unsigned worker, size_t index, const struct part *parts, size_t n_parts, size_t *used,
+                           bool *has_zstd, struct err *err)
 {
-    if (worker >= writer->options.n_workers || (n_parts && index >= writer->layout.n_tensors)) return err_set(err, ERR_USAGE, "no such worker or tensor");
+    if (worker >= writer->options.n_workers || (n_parts && index >= writer->layout.n_tensors))
+        return err_set(err, ERR_USAGE, "no such worker or tensor");
     if (n_parts == 0) return OK;
     const struct out_tensor *tensor = &writer->layout.tensors[index];
     enum status status = OK;
@@ -400,8 +408,8 @@ static enum status missing_chunk(const struct writer *writer, size_t number, uin
             uint64_t first = writer->layout.laid[i].first[p];
             char name[160];
             if (chunk - first < plane_tile_count(&tensor->planes[p].plane) && chunk >= first)
-                return err_set(err, ERR_USAGE, "tile %" PRIu64 " of plane '%s' of tensor '%s' was never written", chunk - first, tensor->planes[p].plane.name,
-                               printable(tensor, name, sizeof name));
+                return err_set(err, ERR_USAGE, "tile %" PRIu64 " of plane '%s' of tensor '%s' was never written", chunk - first,
+                               tensor->planes[p].plane.name, printable(tensor, name, sizeof name));
         }
     }
     return err_set(err, ERR_USAGE, "chunk %" PRIu64 " was never written", chunk);
@@ -420,7 +428,8 @@ static enum status compress_index(char *buffer, uint64_t raw, uint64_t *stored, 
     size_t n = (size_t)raw;
     struct zframe_coder *coder = zframe_coder_open(LLMQ_ZSTD_LEVEL);
     char *out = malloc(n + zframe_slack(n));
-    enum status status = coder && out ? zframe_code(coder, buffer, n, out, &n, err) : err_set(err, ERR_MEMORY, "out of memory for an index of %zu bytes", n);
+    enum status status =
+        coder && out ? zframe_code(coder, buffer, n, out, &n, err) : err_set(err, ERR_MEMORY, "out of memory for an index of %zu bytes", n);
     if (status == OK && n < raw && n * (uint64_t)LLMQ_INDEX_RATIO_MAX >= raw) {
         memcpy(buffer, out, n);
         *stored = n;
@@ -445,7 +454,10 @@ static enum status write_index(struct writer *writer, size_t number, const struc
     if (status == OK) {
         memcpy(buffer + stored, file->table, table);
         file->has_zstd |= stored < shard->text_nbytes;
-        file->trailer = (struct llmq_trailer){ .index_offset = file->append, .index_stored = stored, .index_raw = shard->text_nbytes, .n_chunks = shard->n_chunks,
+        file->trailer = (struct llmq_trailer){ .index_offset = file->append,
+                                               .index_stored = stored,
+                                               .index_raw = shard->text_nbytes,
+                                               .n_chunks = shard->n_chunks,
                                                .index_digest = digest128(buffer, (size_t)stored + table),
                                                .file_nbytes = file->append + stored + table + LLMQ_TRAILER_NBYTES };
         status = outfile_write(file->file, buffer, (size_t)stored + table, file->append, err);
@@ -458,7 +470,9 @@ static enum status write_ends(struct writer *writer, size_t number, struct diges
 {
     struct shard_file *file = &writer->files[number];
     uint8_t header[LLMQ_HEADER_NBYTES], trailer[LLMQ_TRAILER_NBYTES];
-    struct llmq_header facts = { .required = file->has_zstd ? LLMQ_REQUIRED_ZSTD : 0, .align = writer->layout.align, .shard_index = (uint32_t)number,
+    struct llmq_header facts = { .required = file->has_zstd ? LLMQ_REQUIRED_ZSTD : 0,
+                                 .align = writer->layout.align,
+                                 .shard_index = (uint32_t)number,
                                  .shard_count = (uint32_t)writer->layout.n_shards };
     file->trailer.header_checksum = llmq_header_store(&facts, header);
     file->trailer.set_digest = set_digest;
@@ -481,5 +495,12 @@ static enum status llmq_finish(struct writer *writer, const struct digest128 *so
     return status;
 }
 
-const struct writer_ops llmq_writer_ops = { .name = "llmq", .extension = EXTENSION, .quantised = true, .plan = llmq_plan, .open = llmq_open, .put = llmq_put,
-                                            .abort = llmq_abort, .finish = llmq_finish, .close = llmq_close };
+const struct writer_ops llmq_writer_ops = { .name = "llmq",
+                                            .extension = EXTENSION,
+                                            .quantised = true,
+                                            .plan = llmq_plan,
+                                            .open = llmq_open,
+                                            .put = llmq_put,
+                                            .abort = llmq_abort,
+                                            .finish = llmq_finish,
+                                            .close = llmq_close };

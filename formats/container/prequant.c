@@ -1,10 +1,11 @@
 /* prequant.c: the table of layouts of other quantisers; see prequant.h.
  *
- * Formula: a row matches a tensor NAME = PREFIX + suffix of one of its dtypes when PREFIX + with is there (of one of its dtypes) and PREFIX + without is not.
+ * Formula: a row matches a tensor NAME = PREFIX + suffix of one of its dtypes when PREFIX + with is there (of one of its dtypes) and PREFIX +
+ * without is not.
  * Why this way: one row a layout. The first row that any tensor matches counts: the telling ones stand first, the general ones last.
- * Corner cases: dtypes are words separated by blanks, NULL is any dtype; an empty suffix matches every name. A plain tensor stored in FP8 or int8 without a scale
- * beside it is not quantised in this sense. A config.json that is no strict JSON (some hold NaN or Infinity) is not judged here. An unknown quant_method is
- * refused by its own name.
+ * Corner cases: dtypes are words separated by blanks, NULL is any dtype; an empty suffix matches every name. A plain tensor stored in FP8 or int8
+ * without a scale beside it is not quantised in this sense. A config.json that is no strict JSON (some hold NaN or Infinity) is not judged here. An
+ * unknown quant_method is refused by its own name.
  * Reference: see prequant.h. Worked example: "a.weight" of dtype U32 with "a.scales" is MLX, whatever "a.biases" is.
  */
 #include "container/prequant.h"
@@ -186,7 +187,8 @@ static const char *layout_of_method(const char *quant_method)
 static enum status check_settings(const struct container *container, const char *key, const cJSON *settings, struct err *err)
 {
     const cJSON *method = json_get(settings, "quant_method");
-    if (cJSON_IsString(method)) return refuse(container, layout_of_method(method->valuestring), "config.json: quant_method", method->valuestring, err);
+    if (cJSON_IsString(method))
+        return refuse(container, layout_of_method(method->valuestring), "config.json: quant_method", method->valuestring, err);
     if (json_get(settings, "bits") && json_get(settings, "group_size")) return refuse(container, "MLX", "config.json:", key, err);
     if (json_get(settings, "config_groups")) return refuse(container, "compressed-tensors", "config.json:", key, err);
     return OK;

@@ -2,8 +2,8 @@
  *
  * Formula: a tensor's bytes in the file: 8 + N + data_offsets[0] up to 8 + N + data_offsets[1].
  * Why this way: N is compared with what the file has behind its first 8 bytes, before memory for it is taken; nothing is ever added to it first.
- * Corner cases: N = 0, N over 100,000,000 and N past the end are three sentences; a file without tensors and a header that begins with a blank are notes.
- * A single file brings no small files (config.json, ...) along: only a folder or an index does.
+ * Corner cases: N = 0, N over 100,000,000 and N past the end are three sentences; a file without tensors and a header that begins with a blank are
+ * notes. A single file brings no small files (config.json, ...) along: only a folder or an index does.
  * Reference: see safetensors.h. Worked number: a file of 108 bytes with N = 96 has 4 bytes of data, which begin at byte 104.
  */
 #include "container/safetensors.h"

@@ -14,8 +14,8 @@
 
 extern const struct container_ops safetensors_container_ops;
 
-/* Opens path and parses its header; the offsets of header->tensors then count from the start of the file. The sentence names the file. On failure *file is closed
- * and *header empty; else the caller closes both. Memory while it runs: the header's text besides the table. */
+/* Opens path and parses its header; the offsets of header->tensors then count from the start of the file. The sentence names the file. On failure
+ * *file is closed and *header empty; else the caller closes both. Memory while it runs: the header's text besides the table. */
 enum status safetensors_open_file(const struct io_calls *io, const char *path, struct file *file, struct safetensors_header *header, struct err *err);
 
 /* container_ops.read for tensors that lie plainly in container->files. */

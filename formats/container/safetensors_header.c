@@ -2,11 +2,12 @@
  *
  * Formula: nbytes = product(shape) * bits / 8 = data_offsets[1] - data_offsets[0]; tensors sorted by (begin, end) tile the data:
  *   begin[0] = 0, begin[i] = end[i-1], end[last] = data_nbytes
- * Why this way: json_walk_object checks every byte and hands over one member at a time, whose tree then is the only one in memory; json_u64 refuses every number that a
- * double does not hold exactly.
- * Corner cases: refused: duplicate names (after unescaping) and fields, unknown and missing fields, an array in place of an object, names that are empty or
- * have control characters, null metadata, holes, overlaps, data without a tensor; the product runs over the dims that are not zero, so [0, 2^63, 2] and
- * [2^63, 2, 0] are refused alike; numbers over 2^53-1; more than 2^20 tensors; an entry over 64 KiB. Accepted: scalars, zero dims, blanks around the text, {}.
+ * Why this way: json_walk_object checks every byte and hands over one member at a time, whose tree then is the only one in memory; json_u64 refuses
+ * every number that a double does not hold exactly.
+ * Corner cases: refused: duplicate names (after unescaping) and fields, unknown and missing fields, an array in place of an object, names that are
+ * empty or have control characters, null metadata, holes, overlaps, data without a tensor; the product runs over the dims that are not zero, so [0,
+ * 2^63, 2] and [2^63, 2, 0] are refused alike; numbers over 2^53-1; more than 2^20 tensors; an entry over 64 KiB. Accepted: scalars, zero dims,
+ * blanks around the text, {}.
  * Reference: see safetensors_header.h. Worked number: F4 with shape [3] has 12 bits, no whole number of bytes, and is refused; [4] has 2 bytes.
  */
 #include "container/safetensors_header.h"
@@ -190,7 +191,8 @@ static enum status read_entry(const char *value, size_t nbytes, struct entry *en
 {
     cJSON *tree = NULL;
     if (value[0] != '{') return err_set(err, ERR_DATA, "its entry is not an object");
-    if (nbytes > ENTRY_NBYTES_MAX) return err_set(err, ERR_UNSUPPORTED, "its entry has %zu bytes, more than the limit of %d", nbytes, ENTRY_NBYTES_MAX);
+    if (nbytes > ENTRY_NBYTES_MAX)
+        return err_set(err, ERR_UNSUPPORTED, "its entry has %zu bytes, more than the limit of %d", nbytes, ENTRY_NBYTES_MAX);
     enum status status = json_parse_checked(value, nbytes, &tree, err);
     for (const cJSON *field = tree ? tree->child : NULL; field && status == OK; field = field->next) status = take_field(entry, field, err);
     cJSON_Delete(tree);
@@ -224,7 +226,8 @@ static enum status take_tensor(struct parse *parse, const char *name, size_t n_n
     return OK;
 }
 
-/* True for a checked JSON value that is an object whose values are all strings: outside strings it has one brace and neither brackets nor words nor digits. */
+/* True for a checked JSON value that is an object whose values are all strings: outside strings it has one brace and neither brackets nor words nor
+ * digits. */
 static bool is_string_map(const char *text, size_t nbytes)
 {
     if (text[0] != '{') return false;
@@ -325,8 +328,7 @@ enum status safetensors_header_parse(const char *text, size_t nbytes, uint64_t d
 {
     *header = (struct safetensors_header){ 0 };
     struct parse parse = { .header = header };
-    if (nbytes > SAFETENSORS_HEADER_MAX)
-        return err_set(err, ERR_DATA, "it has %zu bytes, more than the limit of %u", nbytes, SAFETENSORS_HEADER_MAX);
+    if (nbytes > SAFETENSORS_HEADER_MAX) return err_set(err, ERR_DATA, "it has %zu bytes, more than the limit of %u", nbytes, SAFETENSORS_HEADER_MAX);
     header->begins_with_blank = nbytes > 0 && is_blank(text[0]);
     enum status status = json_walk_object(text, nbytes, &limits, take_member, &parse, err);
     if (status == OK) shrink_tensors(header);

@@ -3,8 +3,8 @@
  *   file:   N (8 bytes, little-endian) | N bytes of JSON | data
  *   JSON:   {"__metadata__": {"format": "pt"}, "w": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}, ...}
  *
- * Why this way: the text is parsed without its file, so that a fuzzer and a test reach every check from memory. Everything is checked before anything is
- * handed out: a reader that has this table needs no further test of a size or an offset.
+ * Why this way: the text is parsed without its file, so that a fuzzer and a test reach every check from memory. Everything is checked before
+ * anything is handed out: a reader that has this table needs no further test of a size or an offset.
  * Corner cases: see safetensors_header.c; stricter than the reference reader, every difference is on the list of the reliability notes 1.1.
  * Reference: safetensors README and its Rust reader; the project's reliability notes 1.1.
  */
@@ -39,8 +39,8 @@ uint64_t safetensors_header_nbytes(const uint8_t head[SAFETENSORS_LENGTH_NBYTES]
 /* True when the first n_head bytes of a file could begin a safetensors file: a possible N, then a brace or a blank. */
 bool safetensors_header_plausible(const uint8_t *head, size_t n_head);
 
-/* Parses the nbytes of JSON text of a file with data_nbytes of data. On failure *header is empty. ERR_UNSUPPORTED for an unknown dtype and for a rank or
- * name over the caps, else ERR_DATA. Memory: 64 bytes, the name and 8 bytes a dim for each tensor. */
+/* Parses the nbytes of JSON text of a file with data_nbytes of data. On failure *header is empty. ERR_UNSUPPORTED for an unknown dtype and for a
+ * rank or name over the caps, else ERR_DATA. Memory: 64 bytes, the name and 8 bytes a dim for each tensor. */
 enum status safetensors_header_parse(const char *text, size_t nbytes, uint64_t data_nbytes, struct safetensors_header *header, struct err *err);
 
 void safetensors_header_free(struct safetensors_header *header);

@@ -5,11 +5,13 @@
  *
  *   size of a file = 8 + ceil8(JSON) + sum of tensor bytes
  *
- * Why this way: all offsets are fixed in the plan, so the header is written when the file is opened and tiles go to their place in any order. The folder's index is the last file to
- * appear: without it nobody takes the shards for a model.
- * Corner cases: a path is a folder when it ends in '/' or is one; a single file has no place for blobs and is never split (ERR_USAGE for both); metadata gets "format": "pt" unless it
- * has a format; a header over 100,000,000 bytes begins a new shard; names of blobs that would be in the way of the output are refused.
- * Reference: safetensors README; transformers' index files. Worked number: one tensor U8 [3]: JSON of 84 bytes and 4 blanks, data at 96, file of 99 bytes.
+ * Why this way: all offsets are fixed in the plan, so the header is written when the file is opened and tiles go to their place in any order. The
+ * folder's index is the last file to appear: without it nobody takes the shards for a model.
+ * Corner cases: a path is a folder when it ends in '/' or is one; a single file has no place for blobs and is never split (ERR_USAGE for both);
+ * metadata gets "format": "pt" unless it has a format; a header over 100,000,000 bytes begins a new shard; names of blobs that would be in the way
+ * of the output are refused.
+ * Reference: safetensors README; transformers' index files. Worked number: one tensor U8 [3]: JSON of 84 bytes and 4 blanks, data at 96, file of 99
+ * bytes.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -173,7 +175,8 @@ static enum status begin_shard(struct layout *layout, size_t first_tensor, struc
 
 static bool is_too_large(const struct layout *layout, const struct shard *shard)
 {
-    return shard->json_nbytes > SAFETENSORS_HEADER_MAX - 8 || shard->data_nbytes > layout->split || data_start(shard) > layout->split - shard->data_nbytes;
+    return shard->json_nbytes > SAFETENSORS_HEADER_MAX - 8 || shard->data_nbytes > layout->split ||
+           data_start(shard) > layout->split - shard->data_nbytes;
 }
 
 static enum status try_tensor(struct layout *layout, size_t index, struct shard *shard, struct err *err)
@@ -196,7 +199,8 @@ static enum status place_tensor(struct layout *layout, size_t index, struct err 
         if (status == OK) status = try_tensor(layout, index, &tried, err);
     }
     if (status != OK) return status;
-    if (tried.json_nbytes > SAFETENSORS_HEADER_MAX - 8) return err_set(err, ERR_UNSUPPORTED, "the header is over the format's limit of 100000000 bytes; write a folder");
+    if (tried.json_nbytes > SAFETENSORS_HEADER_MAX - 8)
+        return err_set(err, ERR_UNSUPPORTED, "the header is over the format's limit of 100000000 bytes; write a folder");
     layout->tensors[index].shard = (uint32_t)(layout->n_shards - 1);
     layout->shards[layout->n_shards - 1] = tried;
     return OK;
@@ -213,7 +217,8 @@ static enum status check_tensor(const struct out_tensor *tensor, struct err *err
     bool good = dtype != NULL;
     for (uint32_t i = 0; good && i < tensor->rank; i++) good = size_mul(bits, tensor->dims[i], &bits);
     if (!good || !size_mul(bits, dtype->bits, &bits) || bits % 8 || bits / 8 != plane_nbytes(plane))
-        return err_set(err, ERR_USAGE, "its shape and dtype '%s' do not go with %" PRIu64 " bytes", shown_str(tensor->dtype).text, plane_nbytes(plane));
+        return err_set(err, ERR_USAGE, "its shape and dtype '%s' do not go with %" PRIu64 " bytes", shown_str(tensor->dtype).text,
+                       plane_nbytes(plane));
     return OK;
 }
 
@@ -226,7 +231,9 @@ static enum status check_blobs(const struct layout *layout, struct err *err)
 {
     for (size_t i = 0; i < layout->n_blobs; i++) {
         const char *name = layout->blobs[i].name;
-        if (!layout->is_folder) return err_set(err, ERR_USAGE, "a single safetensors file has no place for '%s'; write a folder (a path that ends in '/')", shown_str(name).text);
+        if (!layout->is_folder)
+            return err_set(err, ERR_USAGE, "a single safetensors file has no place for '%s'; write a folder (a path that ends in '/')",
+                           shown_str(name).text);
         if (!path_is_plain_name(name, strlen(name))) return err_set(err, ERR_DATA, "'%s' is no plain file name", shown_str(name).text);
         const char *end = strrchr(name, '.');
         if (strcmp(name, INDEX_NAME) == 0 || (begins_with(name, "model") && end && strcmp(end, ".safetensors") == 0))
@@ -261,19 +268,25 @@ static enum status place_all(struct layout *layout, struct err *err)
         if (status != OK) err_wrap(err, status, "cannot store tensor '%s'", shown_str(layout->tensors[i].name).text);
     }
     if (status != OK) return status;
-    if (layout->n_shards > FILES_MAX) return err_set(err, ERR_USAGE, "the split size would give %zu files, more than %u", layout->n_shards, FILES_MAX);
+    if (layout->n_shards > FILES_MAX)
+        return err_set(err, ERR_USAGE, "the split size would give %zu files, more than %u", layout->n_shards, FILES_MAX);
     if (!layout->is_folder && layout->options->split_nbytes && is_too_large(layout, &layout->shards[0]))
         return err_set(err, ERR_USAGE, "a single file cannot be split; write a folder (a path that ends in '/')");
     return measure_index(layout, err);
 }
 
 /* Fills *layout, and shard in every tensor; on failure it is freed. */
-static enum status lay_out(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs, const struct writer_options *options,
-                           struct layout *layout, struct err *err)
+static enum status lay_out(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs,
+                           const struct writer_options *options, struct layout *layout, struct err *err)
 {
     size_t length = strlen(options->path);
-    *layout = (struct layout){ .options = options, .tensors = tensors, .n_tensors = n_tensors, .blobs = blobs, .n_blobs = n_blobs,
-                               .split = options->split_nbytes ? options->split_nbytes : SPLIT_DEFAULT, .scratch = text_make(SAFETENSORS_HEADER_MAX) };
+    *layout = (struct layout){ .options = options,
+                               .tensors = tensors,
+                               .n_tensors = n_tensors,
+                               .blobs = blobs,
+                               .n_blobs = n_blobs,
+                               .split = options->split_nbytes ? options->split_nbytes : SPLIT_DEFAULT,
+                               .scratch = text_make(SAFETENSORS_HEADER_MAX) };
     layout->is_folder = (length && options->path[length - 1] == '/') || path_is_dir(options->path);
     enum status status = place_all(layout, err);
     if (status != OK) layout_free(layout);
@@ -284,7 +297,8 @@ static enum status measure(const struct layout *layout, struct writer_size *size
 {
     *size = (struct writer_size){ .exact = true, .nbytes = layout->index_nbytes };
     bool good = true;
-    for (size_t i = 0; good && i < layout->n_shards; i++) good = size_add(size->nbytes, data_start(&layout->shards[i]) + layout->shards[i].data_nbytes, &size->nbytes);
+    for (size_t i = 0; good && i < layout->n_shards; i++)
+        good = size_add(size->nbytes, data_start(&layout->shards[i]) + layout->shards[i].data_nbytes, &size->nbytes);
     for (size_t i = 0; good && i < layout->n_blobs; i++) good = size_add(size->nbytes, layout->blobs[i].nbytes, &size->nbytes);
     if (!good || size->nbytes > INT64_MAX) return err_set(err, ERR_UNSUPPORTED, "the output is too large");
     size->n_files = (uint32_t)(layout->n_shards + layout->n_blobs + (layout->index_nbytes != 0));
@@ -398,7 +412,8 @@ static enum status make_folder(struct writer *writer, struct outset *set, struct
     return path_is_dir(writer->dir) ? OK : outset_make_dir(set, writer->dir, err);
 }
 
-/* A folder must not keep the weights of an earlier run that a loader would take instead of ours: one file beside new shards, an index beside one new file. */
+/* A folder must not keep the weights of an earlier run that a loader would take instead of ours: one file beside new shards, an index beside one
+ * new file. */
 static enum status check_leftovers(const struct writer *writer, struct err *err)
 {
     if (!writer->dir) return OK;
@@ -406,7 +421,8 @@ static enum status check_leftovers(const struct writer *writer, struct err *err)
     char *path = path_join(writer->dir, rival);
     enum status status = path ? OK : err_set(err, ERR_MEMORY, "out of memory for a path");
     if (path && path_exists(path))
-        status = err_set(err, ERR_EXISTS, "'%s' exists and would be loaded in place of the new weights; remove it or choose another folder", shown_str(path).text);
+        status = err_set(err, ERR_EXISTS, "'%s' exists and would be loaded in place of the new weights; remove it or choose another folder",
+                         shown_str(path).text);
     free(path);
     return status;
 }
@@ -484,7 +500,8 @@ static enum status put_parts(struct writer *writer, size_t index, const struct p
         for (next = i; next < n_parts; next++) {
             const struct part *part = &parts[next];
             if (part->plane != 0 || part->tile >= plane_tile_count(data_of(tensor)) || part->nbytes != plane_tile_nbytes(data_of(tensor), part->tile))
-                return err_set(err, ERR_USAGE, "tile %" PRIu64 " of plane %u with %zu bytes is not of this tensor", part->tile, part->plane, part->nbytes);
+                return err_set(err, ERR_USAGE, "tile %" PRIu64 " of plane %u with %zu bytes is not of this tensor", part->tile, part->plane,
+                               part->nbytes);
             uint64_t at = plane_tile_offset(data_of(tensor), part->tile);
             if (next > i && (part->bytes != parts[i].bytes + run || at != offset + run)) break;
             if (next == i) offset = at;
@@ -504,7 +521,8 @@ static enum status safetensors_put(struct writer *writer, unsigned worker, uint6
     (void)worker;
     uint64_t nbytes = 0;
     enum status status = put_parts(writer, tensor, parts, n_parts, &nbytes, err);
-    if (status != OK && tensor < writer->layout.n_tensors) err_wrap(err, status, "cannot write tensor '%s'", shown_str(writer->layout.tensors[tensor].name).text);
+    if (status != OK && tensor < writer->layout.n_tensors)
+        err_wrap(err, status, "cannot write tensor '%s'", shown_str(writer->layout.tensors[tensor].name).text);
     if (status == OK && !turn_wait(&writer->turn, ticket)) status = err_set(err, ERR_CANCELLED, "stopped");
     if (status != OK) {
         turn_abort(&writer->turn);
@@ -547,5 +565,12 @@ static enum status safetensors_finish(struct writer *writer, const struct digest
     return writer->index ? write_index(writer, err) : OK;
 }
 
-const struct writer_ops safetensors_writer_ops = { .name = "safetensors", .extension = ".safetensors", .quantised = false, .plan = safetensors_plan, .open = safetensors_open,
-                                                   .put = safetensors_put, .abort = safetensors_abort, .finish = safetensors_finish, .close = safetensors_close };
+const struct writer_ops safetensors_writer_ops = { .name = "safetensors",
+                                                   .extension = ".safetensors",
+                                                   .quantised = false,
+                                                   .plan = safetensors_plan,
+                                                   .open = safetensors_open,
+                                                   .put = safetensors_put,
+                                                   .abort = safetensors_abort,
+                                                   .finish = safetensors_finish,
+                                                   .close = safetensors_close };

@@ -1,11 +1,11 @@
 /* shard_index.c: parsing the index of a sharded checkpoint; see shard_index.h.
  *
  * Formula: shards = sorted set of the values of weight_map.
- * Why this way: a shard name decides which file is opened, so it is checked here, where it is read, and not where it is used. The open file is a legal
- * safetensors file wherever it lies; nothing later would notice a redirection.
- * Corner cases: refused: no weight_map or an empty one, values that are no strings, duplicate keys, names with / or \ or control characters, "." and "..", names
- * over 255 bytes or without .safetensors, more than 10,000 shards. metadata is optional and its content is not trusted: a total_size that is no number is
- * no total_size. Unknown members are ignored. Escapes in shard names are undone.
+ * Why this way: a shard name decides which file is opened, so it is checked here, where it is read, and not where it is used. The open file is a
+ * legal safetensors file wherever it lies; nothing later would notice a redirection.
+ * Corner cases: refused: no weight_map or an empty one, values that are no strings, duplicate keys, names with / or \ or control characters, "."
+ * and "..", names over 255 bytes or without .safetensors, more than 10,000 shards. metadata is optional and its content is not trusted: a
+ * total_size that is no number is no total_size. Unknown members are ignored. Escapes in shard names are undone.
  * Reference: see shard_index.h. Worked number: the drawing in shard_index.h has 2 tensors, 2 shards, total size 18.
  */
 #include "container/shard_index.h"

@@ -2,8 +2,8 @@
  *
  *   {"metadata": {"total_size": 18}, "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
  *
- * Why this way: parsed from memory, so that a fuzzer reaches it; the names of tensors are not copied: the map is walked once for the shard names and once
- * more, after the shards are open, to compare.
+ * Why this way: parsed from memory, so that a fuzzer reaches it; the names of tensors are not copied: the map is walked once for the shard names
+ * and once more, after the shards are open, to compare.
  * Corner cases: see shard_index.c.
  * Reference: huggingface_hub and transformers, which write it; the project's reliability notes 1.4.
  */

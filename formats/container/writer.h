@@ -2,9 +2,10 @@
  *
  *   plan: out_tensor[] (names, shapes, planes)  --writer_open-->  sizes and offsets fixed  --writer_put (tiles, from several threads)-->  --writer_finish-->  files
  *
- * Why this way: the pipeline hands in tiles of planes in job order and knows no file format; a writer knows offsets, checksums and compression and no number format.
- * Corner cases: tiles of raw planes are written where the plan put them, whenever they come; tiles of compressed planes are appended in job order (struct turn), so
- * the bytes do not depend on threads; nothing is visible under the final name before writer_finish has returned OK.
+ * Why this way: the pipeline hands in tiles of planes in job order and knows no file format; a writer knows offsets, checksums and compression and
+ * no number format.
+ * Corner cases: tiles of raw planes are written where the plan put them, whenever they come; tiles of compressed planes are appended in job order
+ * (struct turn), so the bytes do not depend on threads; nothing is visible under the final name before writer_finish has returned OK.
  * Reference: design.md 2; FORMAT.md.
  */
 #ifndef LLMQ_CONTAINER_WRITER_H
@@ -23,8 +24,8 @@
 
 enum compress_mode { COMPRESS_NONE, COMPRESS_DEFAULT, COMPRESS_MAX };
 
-/* Which planes of a quantised (plane 0: its codes) or kept tensor the llmq container maps: codes are near random and runtimes map them, so they stay raw unless everything is to be
- * squeezed; everything else goes through zstd unless nothing may. */
+/* Which planes of a quantised (plane 0: its codes) or kept tensor the llmq container maps: codes are near random and runtimes map them, so they
+ * stay raw unless everything is to be squeezed; everything else goes through zstd unless nothing may. */
 static inline bool compress_maps(enum compress_mode mode, bool quantised, uint32_t plane)
 {
     return mode == COMPRESS_NONE || (quantised && plane == 0 && mode != COMPRESS_MAX);
@@ -100,9 +101,10 @@ struct writer_ops {
                         const struct writer_options *options, struct writer_size *size, struct err *err);
     enum status (*open)(struct outset *set, struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs,
                         const struct writer_options *options, struct writer **writer, struct err *err);
-    /* Parts of one job, all of one tensor, tiles ascending (for each tile its planes in order). Blocks until tickets 0 .. ticket-1 have been put; every ticket must be put
-     * exactly once, in any thread, with n_parts 0 where a job has nothing to write. worker < n_workers names the caller's own scratch memory. in_order (may be NULL) is called
-     * once, while it is this ticket's turn, so that the caller can fold its own results in job order. After an error everything is as after abort. */
+    /* Parts of one job, all of one tensor, tiles ascending (for each tile its planes in order). Blocks until tickets 0 .. ticket-1 have been put;
+     * every ticket must be put exactly once, in any thread, with n_parts 0 where a job has nothing to write. worker < n_workers names the caller's
+     * own scratch memory. in_order (may be NULL) is called once, while it is this ticket's turn, so that the caller can fold its own results in job
+     * order. After an error everything is as after abort. */
     enum status (*put)(struct writer *writer, unsigned worker, uint64_t ticket, size_t tensor, const struct part *parts, size_t n_parts,
                        void (*in_order)(void *context), void *context, struct err *err);
     /* Wakes everybody who waits in put; they return ERR_CANCELLED. */

@@ -3,8 +3,8 @@
  *   descriptor byte:  content size flag (7-6) | single segment (5) | unused (4) | reserved (3) | checksum (2) | dictionary id (1-0)
  *   window byte:      2^(10 + b >> 3) * (1 + (b & 7) / 8) bytes;  absent with single segment: the window is the content
  *
- * Why this way: the library checks the window only when it streams, so the header is read here; contexts are reset before each use, one-shot calls know the size of their
- * input, and one thread works on a frame: the bytes depend on input, level and library version alone.
+ * Why this way: the library checks the window only when it streams, so the header is read here; contexts are reset before each use, one-shot calls
+ * know the size of their input, and one thread works on a frame: the bytes depend on input, level and library version alone.
  * Corner cases: see zframe.h; the unused bit of the descriptor, which decoders ignore, must be 0.
  * Reference: RFC 8878 3.1.1. Worked number: window byte 0x58 is exponent 11, mantissa 0: 2^21 bytes.
  */
@@ -94,8 +94,7 @@ void zframe_decoder_close(struct zframe_decoder *decoder)
 /* What the frame header says must be what is wanted. */
 static enum status check_header(const uint8_t *src, size_t stored, size_t nbytes, struct err *err)
 {
-    if (stored < 6 || src[0] != 0x28 || src[1] != 0xB5 || src[2] != 0x2F || src[3] != 0xFD)
-        return err_set(err, ERR_DATA, "is not a zstd frame");
+    if (stored < 6 || src[0] != 0x28 || src[1] != 0xB5 || src[2] != 0x2F || src[3] != 0xFD) return err_set(err, ERR_DATA, "is not a zstd frame");
     uint8_t descriptor = src[4];
     if (descriptor & 0x18) return err_set(err, ERR_DATA, "has reserved bits set in its zstd header");
     if (descriptor & 3) return err_set(err, ERR_DATA, "wants a zstd dictionary");
@@ -103,12 +102,14 @@ static enum status check_header(const uint8_t *src, size_t stored, size_t nbytes
     if (!single) {
         unsigned exponent = src[5] >> 3;
         uint64_t base = UINT64_C(1) << (10 + exponent);
-        if (base + base / 8 * (src[5] & 7u) > ZFRAME_WINDOW_MAX) return err_set(err, ERR_DATA, "wants a zstd window over %u bytes", ZFRAME_WINDOW_MAX);
+        if (base + base / 8 * (src[5] & 7u) > ZFRAME_WINDOW_MAX)
+            return err_set(err, ERR_DATA, "wants a zstd window over %u bytes", ZFRAME_WINDOW_MAX);
     } else if (nbytes > ZFRAME_WINDOW_MAX) {
         return err_set(err, ERR_DATA, "wants a zstd window over %u bytes", ZFRAME_WINDOW_MAX);
     }
     unsigned long long content = ZSTD_getFrameContentSize(src, stored);
-    if (content == ZSTD_CONTENTSIZE_UNKNOWN || content == ZSTD_CONTENTSIZE_ERROR) return err_set(err, ERR_DATA, "does not say its size in its zstd header");
+    if (content == ZSTD_CONTENTSIZE_UNKNOWN || content == ZSTD_CONTENTSIZE_ERROR)
+        return err_set(err, ERR_DATA, "does not say its size in its zstd header");
     if (content != nbytes) return err_set(err, ERR_DATA, "claims to be %llu bytes in its zstd header, not %zu", content, nbytes);
     return OK;
 }

@@ -2,9 +2,10 @@
  *
  *   28 B5 2F FD | descriptor | (window) | content size | blocks ...        every frame states its content size; no dictionary, no checksum of its own
  *
- * Why this way: a container chunk is decoded into exactly the bytes its index promises; what a frame says about itself is only ever compared, never believed.
- * Corner cases: a frame that is skippable, not alone, has a dictionary, no size, another size, or a window over 16 MiB is refused before decoding; output that
- * would not be smaller than the input is reported as such and the caller stores the bytes raw.
+ * Why this way: a container chunk is decoded into exactly the bytes its index promises; what a frame says about itself is only ever compared, never
+ * believed.
+ * Corner cases: a frame that is skippable, not alone, has a dictionary, no size, another size, or a window over 16 MiB is refused before decoding;
+ * output that would not be smaller than the input is reported as such and the caller stores the bytes raw.
  * Reference: RFC 8878 (zstd). Worked number: 262144 zero bytes at level 3 give a frame of 26 bytes (zstd 1.5.4).
  */
 #ifndef LLMQ_CONTAINER_ZFRAME_H
@@ -31,8 +32,8 @@ size_t zframe_coder_nbytes(int level, size_t nbytes);
 struct zframe_coder *zframe_coder_open(int level);
 void zframe_coder_close(struct zframe_coder *coder); /* NULL allowed */
 
-/* One frame of the nbytes (at least 1) at src into dst. *stored is its size, or nbytes when it would not be smaller; dst then holds nothing of use. The same input gives the same bytes
- * whatever the coder did before. */
+/* One frame of the nbytes (at least 1) at src into dst. *stored is its size, or nbytes when it would not be smaller; dst then holds nothing of use.
+ * The same input gives the same bytes whatever the coder did before. */
 enum status zframe_code(struct zframe_coder *coder, const void *src, size_t nbytes, void *dst, size_t *stored, struct err *err);
 
 /* A decompressor for one thread at a time; NULL when out of memory. */

@@ -2,8 +2,8 @@
  *
  * Drawing: a tile is worked off in strips that stay in cache:
  *   strip of stored elements -> x (f32) -> finite? -> groups: scale, codes -> packed codes | scale fields | zero fields   (-> y, measured against x)
- * Why this way: see codec.h. Each strip is whole rows, or a piece of one row by whole groups; so a group is always whole in a strip, unless it spans tiles and its
- * scale is given.
+ * Why this way: see codec.h. Each strip is whole rows, or a piece of one row by whole groups; so a group is always whole in a strip, unless it
+ * spans tiles and its scale is given.
  * Corner cases: a group "tensor" that fits in one tile takes the whole tile as its strip; zero fields of fewer than 8 bits are packed per row.
  * Reference: FORMAT.md 3, NUMERICS.md. Worked number: mxfp4, 2 x 40: codes 20 bytes a row, scales 2 bytes a row (groups of 32 and 8).
  */
@@ -163,16 +163,19 @@ static struct group_scale load_scale(const struct quant *quant, const uint8_t *s
 /* ---- encoding ------------------------------------------------------------------------------------------------------------------- */
 
 /* Stores n scales, and zeros, of a row of the tile from its group first on. */
-static void store_row(const struct quant *quant, const struct codec_tile *tile, uint64_t row, uint64_t first, const struct group_scale *scales, size_t n)
+static void store_row(const struct quant *quant, const struct codec_tile *tile, uint64_t row, uint64_t first, const struct group_scale *scales,
+                      size_t n)
 {
-    const uint64_t groups = quant_groups_per_row(quant, tile->n_cols), scale_bits = scale_type_bits(quant->scale), zero_bits = quant->format->elem->bits;
+    const uint64_t groups = quant_groups_per_row(quant, tile->n_cols), scale_bits = scale_type_bits(quant->scale),
+                   zero_bits = quant->format->elem->bits;
     codec_store_scales(quant, scales, n, tile->planes[1] + (row * groups + first) * scale_bits / 8);
-    if (quant->format->zero_point) codec_store_zeros(quant, scales, n, tile->planes[2] + row * size_ceil_div(groups * zero_bits, 8) + first * zero_bits / 8);
+    if (quant->format->zero_point)
+        codec_store_zeros(quant, scales, n, tile->planes[2] + row * size_ceil_div(groups * zero_bits, 8) + first * zero_bits / 8);
 }
 
 /* Codes of one row piece of n weights beginning at column col of the tile; ROW_GROUPS groups at a time. */
-static bool encode_row(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const float *x, uint64_t row, uint64_t col,
-                       size_t n, uint16_t *codes, float *y, struct codec_fault *fault)
+static bool encode_row(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const float *x, uint64_t row,
+                       uint64_t col, size_t n, uint16_t *codes, float *y, struct codec_fault *fault)
 {
     const size_t group = (size_t)quant_group_len(quant, tile->n_cols);
     struct group_scale scales[ROW_GROUPS];
@@ -233,7 +236,8 @@ static uint64_t strip_unit(const struct quant *quant)
     return quant->group_kind == GROUP_SIZE ? 8 * (uint64_t)quant->group : 8;
 }
 
-/* Under NONFINITE_CLAMP an Inf takes the extreme code of the element, whatever the scale. scratch->y is free by then and takes the strip's weights once more. */
+/* Under NONFINITE_CLAMP an Inf takes the extreme code of the element, whatever the scale. scratch->y is free by then and takes the strip's weights
+ * once more. */
 static void clamp_infinite(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, const struct codec_scratch *scratch)
 {
     const struct elem *elem = quant->format->elem;
@@ -303,8 +307,8 @@ bool codec_observe_range(const struct kernels *kernels, const struct codec_tile 
     return true;
 }
 
-void codec_observe_errors(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch,
-                          struct range range, double errors[CANDIDATES_MAX])
+void codec_observe_errors(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile,
+                          const struct codec_scratch *scratch, struct range range, double errors[CANDIDATES_MAX])
 {
     const struct family *family = quant->format->family;
     struct error_sum sums[CANDIDATES_MAX] = { { 0 } };

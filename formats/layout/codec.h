@@ -2,9 +2,10 @@
  *
  *   f32 tile --number: groups--> codes, scales, zeros (one integer each) --pack LSB first--> bytes of planes "codes", "scales", "zeros"
  *
- * Why this way: number/ knows no bytes and container/ knows no numbers; this is the seam. A fused kernel (BF16 straight to MXFP4 planes) is chosen here and must give the
- * same bytes.
- * Corner cases: tails of rows, tiles of long rows (their streams begin at the tile's first column), groups over several tiles (their scales are given).
+ * Why this way: number/ knows no bytes and container/ knows no numbers; this is the seam. A fused kernel (BF16 straight to MXFP4 planes) is chosen
+ * here and must give the same bytes.
+ * Corner cases: tails of rows, tiles of long rows (their streams begin at the tile's first column), groups over several tiles (their scales are
+ * given).
  * Reference: FORMAT.md 3.
  */
 #ifndef LLMQ_LAYOUT_CODEC_H
@@ -63,16 +64,17 @@ bool codec_encode(const struct quant *quant, const struct kernels *kernels, cons
 /* Observe passes of a spanning tensor, one tile at a time: its range; then its error sums for all candidates under the whole group's range. */
 bool codec_observe_range(const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch, struct range *range,
                          struct codec_fault *fault);
-void codec_observe_errors(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch,
-                          struct range range, double errors[CANDIDATES_MAX]);
+void codec_observe_errors(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile,
+                          const struct codec_scratch *scratch, struct range range, double errors[CANDIDATES_MAX]);
 
 /* Writes the stored fields of n scales (or zero points) one behind the other: tile bytes of a spanning tensor's scales plane. */
 void codec_store_scales(const struct quant *quant, const struct group_scale *scales, size_t n, uint8_t *out);
 void codec_store_zeros(const struct quant *quant, const struct group_scale *scales, size_t n, uint8_t *out);
 
-/* Decodes n weights of one row. codes is the row's bit stream, starting at the stream's first column (the row's first, or that of a tile); the wanted weights begin first weights behind
- * it. scales and zeros are the streams of that row beginning with the group of the stream's first column. For "tensor" pass the single scale. */
-void codec_decode_row(const struct quant *quant, const struct kernels *kernels, const uint8_t *codes, const uint8_t *scales, const uint8_t *zeros, uint64_t first,
-                      size_t n, float *out);
+/* Decodes n weights of one row. codes is the row's bit stream, starting at the stream's first column (the row's first, or that of a tile); the
+ * wanted weights begin first weights behind it. scales and zeros are the streams of that row beginning with the group of the stream's first column.
+ * For "tensor" pass the single scale. */
+void codec_decode_row(const struct quant *quant, const struct kernels *kernels, const uint8_t *codes, const uint8_t *scales, const uint8_t *zeros,
+                      uint64_t first, size_t n, float *out);
 
 #endif

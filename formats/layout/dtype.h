@@ -4,7 +4,8 @@
  *   dtype_widen: n stored little-endian elements -> n floats;  dtype_narrow: floats -> stored, to nearest even
  *
  * Why this way: one table for every reader; a type a reader knows only by size (C64, F4, ...) is still a row, so that such tensors can be kept.
- * Corner cases: sub-byte types must come out in whole bytes per tensor; F64 and wide integers round once to f32; widening never needs alignment of the source.
+ * Corner cases: sub-byte types must come out in whole bytes per tensor; F64 and wide integers round once to f32; widening never needs alignment of
+ * the source.
  * Reference: safetensors dtype list; IEEE 754; OCP FP8.
  */
 #ifndef LLMQ_LAYOUT_DTYPE_H

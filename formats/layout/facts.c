@@ -15,7 +15,6 @@ void facts_write(const struct format *format, struct text *out)
     if (elem->kind == ELEM_FLOAT)
         text_add(out, "\"exponent_bits\":%u,\"mantissa_bits\":%u,\"bias\":%d,\"special\":\"%s\",", elem->exp_bits, elem->man_bits, (int)elem->bias,
                  special[elem->special]);
-    else
-        text_add(out, "\"signed\":%s,\"fraction_bits\":%u,", elem->kind == ELEM_SIGNED ? "true" : "false", elem->fraction_bits);
+    else text_add(out, "\"signed\":%s,\"fraction_bits\":%u,", elem->kind == ELEM_SIGNED ? "true" : "false", elem->fraction_bits);
     text_add(out, "\"zero_point\":%s}", format->zero_point ? "true" : "false");
 }

@@ -1,6 +1,7 @@
 /* kept.c: see kept.h.
  *
- * Formula: BF16 bytes b0 (low), b1 (high): exponent = b1 << 1 | b0 >> 7, rest = (b1 & 0x80) | (b0 & 0x7F); back: b0 = exponent << 7 | (rest & 0x7F), b1 = (rest & 0x80) | exponent >> 1.
+ * Formula: BF16 bytes b0 (low), b1 (high): exponent = b1 << 1 | b0 >> 7, rest = (b1 & 0x80) | (b0 & 0x7F); back: b0 = exponent << 7 | (rest &
+ * 0x7F), b1 = (rest & 0x80) | exponent >> 1.
  * Why this way: byte arithmetic in straight loops, which compilers vectorise; no alignment is needed and no byte order assumed.
  * Corner cases: n_items 0 does nothing.
  * Reference: FORMAT.md 3.1. Worked number: bytes 80 BF: exponent 7F, rest 80.
@@ -28,8 +29,12 @@ void kept_planes(const struct dtype *dtype, uint64_t rows, uint64_t cols, bool s
     static const char *const names[3][KEPT_PLANES_MAX] = { { "data", NULL }, { "exponent", "rest" }, { "high", "low" } };
     if (kept->kind != KEPT_DATA) kept->n_planes = 2;
     for (uint32_t i = 0; i < kept->n_planes; i++)
-        kept->planes[i] = (struct plane){ .name = names[kept->kind][i], .bits = kept->item_nbytes * 8 / kept->n_planes, .rows = kept->rows, .cols = kept->cols,
-                                          .tile_rows = kept->tile_rows, .tile_cols = kept->tile_cols };
+        kept->planes[i] = (struct plane){ .name = names[kept->kind][i],
+                                          .bits = kept->item_nbytes * 8 / kept->n_planes,
+                                          .rows = kept->rows,
+                                          .cols = kept->cols,
+                                          .tile_rows = kept->tile_rows,
+                                          .tile_cols = kept->tile_cols };
 }
 
 static void split_bf16(const uint8_t *restrict src, size_t n, uint8_t *restrict exponent, uint8_t *restrict rest)

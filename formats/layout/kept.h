@@ -4,8 +4,10 @@
  *   BF16, split:   s eeeeeeee mmmmmmm  ->  exponent = eeeeeeee   rest = s mmmmmmm
  *   F16, split:    hhhhhhhh llllllll   ->  high     = hhhhhhhh   low  = llllllll
  *
- * Why this way: exponents of trained weights take a handful of values (a third of the bytes under zstd), mantissas are noise; apart they compress, together they do not.
- * Corner cases: an element of fewer than 8 bits has no address, so such a tensor is one row of bytes; a tensor without weights has planes of 0 bytes and no tiles.
+ * Why this way: exponents of trained weights take a handful of values (a third of the bytes under zstd), mantissas are noise; apart they compress,
+ * together they do not.
+ * Corner cases: an element of fewer than 8 bits has no address, so such a tensor is one row of bytes; a tensor without weights has planes of 0
+ * bytes and no tiles.
  * Reference: FORMAT.md 3.1; ZipNN. Worked number: BF16 0xBF80 (-1): exponent 0x7F, rest 0x80.
  */
 #ifndef LLMQ_LAYOUT_KEPT_H
@@ -31,10 +33,12 @@ struct kept {
     uint32_t n_planes;
 };
 
-/* Planes of a rows x cols tensor of dtype; split asks for two byte planes where the dtype has them (BF16, F16). rows * cols elements are whole bytes and at most 2^63 bytes. */
+/* Planes of a rows x cols tensor of dtype; split asks for two byte planes where the dtype has them (BF16, F16). rows * cols elements are whole
+ * bytes and at most 2^63 bytes. */
 void kept_planes(const struct dtype *dtype, uint64_t rows, uint64_t cols, bool split, struct kept *kept);
 
-/* The n_items elements at src into the planes' bytes: planes[0] alone for KEPT_DATA (a copy), planes[0] and planes[1] of n_items bytes each otherwise. No overlap. */
+/* The n_items elements at src into the planes' bytes: planes[0] alone for KEPT_DATA (a copy), planes[0] and planes[1] of n_items bytes each
+ * otherwise. No overlap. */
 void kept_split(enum kept_kind kind, uint32_t item_nbytes, const uint8_t *src, size_t n_items, uint8_t *const planes[KEPT_PLANES_MAX]);
 
 /* The reverse: n_items elements from the planes' bytes into dst. */

@@ -1,13 +1,14 @@
 /* chunk.h: the arithmetic of the kernels on 16 weights at a time, in plain C that compilers turn into vectors.
  *
- * Formula, float elements, nearest-even, for v = min(|u|, max): P = max(2^ilog2(v), 2^(1-bias)), magic = P * 2^(23-m); w = v + magic has its last bit at the grid step, so
- * w - magic is v rounded to the grid, and bits(w) - bits(magic) is that in steps. The code is (exponent of P - (1-bias)) * 2^m + steps, for normal and subnormal values and after
- * a carry alike. Integers: steps = clamp(x / scale), plus and minus 1.5 * 2^23. A fixed-point element of an MX format is, apart from its codes, a float element whose values
- * all lie on one grid.
- * Why this way: loops of fixed length without branches; every operation is one IEEE operation, so the width of the vectors cannot matter. The functions have no target
- * attribute of their own: inlined into a kernel they are compiled for its instruction set.
+ * Formula, float elements, nearest-even, for v = min(|u|, max): P = max(2^ilog2(v), 2^(1-bias)), magic = P * 2^(23-m); w = v + magic has its last
+ * bit at the grid step, so w - magic is v rounded to the grid, and bits(w) - bits(magic) is that in steps. The code is (exponent of P - (1-bias)) *
+ * 2^m + steps, for normal and subnormal values and after a carry alike. Integers: steps = clamp(x / scale), plus and minus 1.5 * 2^23. A
+ * fixed-point element of an MX format is, apart from its codes, a float element whose values all lie on one grid.
+ * Why this way: loops of fixed length without branches; every operation is one IEEE operation, so the width of the vectors cannot matter. The
+ * functions have no target attribute of their own: inlined into a kernel they are compiled for its instruction set.
  * Corner cases: other rounding modes take the generic elem functions; what is no whole chunk is padded with zeros, whose error terms are 0.
- * Reference: NUMERICS.md 2 to 5. Worked number: e2m1, v = 2.5: P = 2, magic 2^23, 2.5 + 2^23 rounds to 2^23 + 2, 2 steps of 1; code (1 - 0) * 2 + 2 = 4, which is 2.
+ * Reference: NUMERICS.md 2 to 5. Worked number: e2m1, v = 2.5: P = 2, magic 2^23, 2.5 + 2^23 rounds to 2^23 + 2, 2 steps of 1; code (1 - 0) * 2 + 2
+ * = 4, which is 2.
  */
 #ifndef LLMQ_NUMBER_CHUNK_H
 #define LLMQ_NUMBER_CHUNK_H
@@ -60,7 +61,8 @@ static inline struct coding coding_of(const struct elem *elem, enum rounding rou
                             .mask = (int32_t)((1u << elem->bits) - 1u) };
 }
 
-/* What the codes of one group stand for: floats are multiplied by multiplier = 1 / value, integers divided by value; low and high bound code - zero. */
+/* What the codes of one group stand for: floats are multiplied by multiplier = 1 / value, integers divided by value; low and high bound code -
+ * zero. */
 struct coding_scale {
     float multiplier, value, low, high;
     int32_t zero;
@@ -129,7 +131,8 @@ static inline float steps_any(float x, const struct coding_scale *scale, enum ro
 
 /* ---- codes ---------------------------------------------------------------------------------------------------------------------- */
 
-static inline void encode_float_even(const struct coding *coding, const struct coding_scale *scale, size_t n, const float *restrict x, uint16_t *restrict codes, float *restrict y)
+static inline void encode_float_even(const struct coding *coding, const struct coding_scale *scale, size_t n, const float *restrict x,
+                                     uint16_t *restrict codes, float *restrict y)
 {
     const uint32_t sign_shift = coding->sign_shift, code_shift = coding->code_shift;
     const int32_t lift = coding->lift, lowest = coding->lowest;
@@ -144,7 +147,8 @@ static inline void encode_float_even(const struct coding *coding, const struct c
     }
 }
 
-static inline void encode_int_even(const struct coding *coding, const struct coding_scale *scale, size_t n, const float *restrict x, uint16_t *restrict codes, float *restrict y)
+static inline void encode_int_even(const struct coding *coding, const struct coding_scale *scale, size_t n, const float *restrict x,
+                                   uint16_t *restrict codes, float *restrict y)
 {
     const int32_t mask = coding->mask, zero = scale->zero;
     const float value = scale->value, low = scale->low, high = scale->high;
@@ -178,7 +182,8 @@ static inline void encode_run(const struct coding *coding, const struct coding_s
 
 /* ---- error terms ---------------------------------------------------------------------------------------------------------------- */
 
-static inline void terms_float_even(const struct coding *coding, const struct coding_scale *scale, float unit, size_t n, const float *restrict x, float *restrict terms)
+static inline void terms_float_even(const struct coding *coding, const struct coding_scale *scale, float unit, size_t n, const float *restrict x,
+                                    float *restrict terms)
 {
     const int32_t lift = coding->lift, lowest = coding->lowest;
     const float multiplier = scale->multiplier, max = coding->max;
@@ -206,7 +211,8 @@ static inline void terms_any(const struct coding *coding, const struct coding_sc
 {
     for (size_t i = 0; i < n; i++) {
         float u = x[i] * scale->multiplier;
-        float d = coding->is_float ? u - elem_decode(coding->elem, elem_encode(coding->elem, u, coding->rounding)) : x[i] - steps_any(x[i], scale, coding->rounding) * scale->value;
+        float d = coding->is_float ? u - elem_decode(coding->elem, elem_encode(coding->elem, u, coding->rounding))
+                                   : x[i] - steps_any(x[i], scale, coding->rounding) * scale->value;
         terms[i] = d * unit * (d * unit);
     }
 }
@@ -231,7 +237,8 @@ static inline struct search_grid search_grid_of(const struct coding *coding, int
     return (struct search_grid){ coding->lowest + shift * (1 << 23), coding->max * exact_exp2(shift) };
 }
 
-/* Error term of a weight of this size in units of e0; power is power_of(size). Beyond max the grid may be coarser than that of max, which the saturation makes good. */
+/* Error term of a weight of this size in units of e0; power is power_of(size). Beyond max the grid may be coarser than that of max, which the
+ * saturation makes good. */
 static inline float search_term(float size, int32_t power, struct search_grid grid, int32_t lift)
 {
     float magic = magic_of(at_least(power, grid.lowest), lift), r = (size + magic) - magic;

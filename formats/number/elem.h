@@ -3,8 +3,8 @@
  *   e2m1   s e e m    code 0b1011 = -(1.5 * 2^(1-1)) = -1.5        mxint8   two's complement, code * 2^-6        int4   two's complement
  *
  * Why this way: a row of facts; elem_decode and elem_encode are the definition that every table and vector kernel is tested against.
- * Corner cases: encoding saturates and never yields a NaN or Inf code; the sign bit of a float code is the input's, also for -0 and for what rounds to 0;
- * decoding of Inf and NaN codes gives Inf and NaN.
+ * Corner cases: encoding saturates and never yields a NaN or Inf code; the sign bit of a float code is the input's, also for -0 and for what rounds
+ * to 0; decoding of Inf and NaN codes gives Inf and NaN.
  * Reference: NUMERICS.md 2; OCP Microscaling Formats 1.0; OCP FP8.
  */
 #ifndef LLMQ_NUMBER_ELEM_H
@@ -35,9 +35,26 @@ struct elem {
 
 /* The rows, for tables that point at them. */
 enum elem_id {
-    ELEM_E2M1, ELEM_E2M3, ELEM_E3M2, ELEM_E4M3, ELEM_E5M2, ELEM_MXINT8,
-    ELEM_INT2, ELEM_INT3, ELEM_INT4, ELEM_INT5, ELEM_INT6, ELEM_INT7, ELEM_INT8,
-    ELEM_UINT2, ELEM_UINT3, ELEM_UINT4, ELEM_UINT5, ELEM_UINT6, ELEM_UINT7, ELEM_UINT8,
+    ELEM_E2M1,
+    ELEM_E2M3,
+    ELEM_E3M2,
+    ELEM_E4M3,
+    ELEM_E5M2,
+    ELEM_MXINT8,
+    ELEM_INT2,
+    ELEM_INT3,
+    ELEM_INT4,
+    ELEM_INT5,
+    ELEM_INT6,
+    ELEM_INT7,
+    ELEM_INT8,
+    ELEM_UINT2,
+    ELEM_UINT3,
+    ELEM_UINT4,
+    ELEM_UINT5,
+    ELEM_UINT6,
+    ELEM_UINT7,
+    ELEM_UINT8,
     ELEM_ID_COUNT
 };
 extern const struct elem elem_rows[ELEM_ID_COUNT];

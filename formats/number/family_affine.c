@@ -1,9 +1,10 @@
 /* family_affine.c: integers with a float scale, symmetric (int) or with a zero point (uint).
  *
- * Formula: symmetric s = store(max(amax / (2^(N-1) - 0.5), 2^-23)); asymmetric s = store(max((b - a) / (2^N - 1), 2^-23)), z = clamp(-RNE(a / s)); code = clamp(R(x / s) + z).
- * Rule mse: the range times k/64 for k = 64, 63 .. 16, 65 .. 72, least squared error, first on ties.
+ * Formula: symmetric s = store(max(amax / (2^(N-1) - 0.5), 2^-23)); asymmetric s = store(max((b - a) / (2^N - 1), 2^-23)), z = clamp(-RNE(a / s));
+ * code = clamp(R(x / s) + z). Rule mse: the range times k/64 for k = 64, 63 .. 16, 65 .. 72, least squared error, first on ties.
  * Why this way: codes are computed with the stored scale, so what was measured is what is read; a true division puts ties where that scale says.
- * Corner cases: a zero group has scale 2^-23 and codes of zero; a scale that overflows its type is no candidate; errors are measured in units of 2^ilog2(amax).
+ * Corner cases: a zero group has scale 2^-23 and codes of zero; a scale that overflows its type is no candidate; errors are measured in units of
+ * 2^ilog2(amax).
  * Reference: NUMERICS.md 4. Worked number: int4, amax 0.453125, BF16 scale: 0.0604167 -> 0x3D77 = 0.060302734375.
  */
 #include <math.h>
@@ -57,7 +58,8 @@ static float clipped_term(float x, float end, float unit)
 }
 
 /* The terms of the two ends of the range alone often reach the limit: then nobody needs the others. */
-static void affine_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, struct error_sum *sum)
+static void affine_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale,
+                         struct error_sum *sum)
 {
     const struct elem *elem = quant->format->elem;
     float amax = range_amax(range);

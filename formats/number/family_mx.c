@@ -59,10 +59,14 @@ static int32_t rule_exponent(const struct elem *elem, enum scale_rule rule, floa
 {
     if (amax == 0.0f) return -127;
     switch (rule) {
-    case RULE_EVEN: return even_exponent(elem, amax);
-    case RULE_CEIL: return ceil_exponent(elem, amax);
-    case RULE_RCEIL: return rceil_exponent(elem, amax);
-    default: return floor_exponent(elem, amax);
+    case RULE_EVEN:
+        return even_exponent(elem, amax);
+    case RULE_CEIL:
+        return ceil_exponent(elem, amax);
+    case RULE_RCEIL:
+        return rceil_exponent(elem, amax);
+    default:
+        return floor_exponent(elem, amax);
     }
 }
 
@@ -91,7 +95,8 @@ static int32_t floor_of(const struct elem *elem, struct range range)
     return clamp_exponent(elem, rule_exponent(elem, RULE_FLOOR, range_amax(range)));
 }
 
-static void mx_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, struct error_sum *sum)
+static void mx_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale,
+                     struct error_sum *sum)
 {
     const struct elem *elem = quant->format->elem;
     const int32_t e0 = floor_of(elem, range);
@@ -100,7 +105,8 @@ static void mx_error(const struct quant *quant, const struct kernels *kernels, s
     kernels->error(elem, quant->rounding, scale, sum);
 }
 
-/* All three candidates of many groups at once. Groups whose exponent stands at an end of its range, often those of zeros, have fewer candidates and are left to the caller. */
+/* All three candidates of many groups at once. Groups whose exponent stands at an end of its range, often those of zeros, have fewer candidates and
+ * are left to the caller. */
 static size_t mx_search(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n, size_t group,
                         struct group_scale *scales)
 {

@@ -22,12 +22,18 @@ extern const struct family family_mx, family_affine;
 #define INT_RULES (BIT(RULE_ABSMAX) | BIT(RULE_MSE))
 #define INT_SCALES (BIT(SCALE_BF16) | BIT(SCALE_F16) | BIT(SCALE_F32))
 
-#define MX(name, elem, db, text) \
-    { name, text, &family_mx, &elem_rows[elem], 32, false, false, false, BIT(SCALE_E8M0), SCALE_E8M0, MX_RULES, RULE_SEARCH, db }
-#define INT(name, elem, db, text) \
-    { name, text, &family_affine, &elem_rows[elem], 128, true, true, false, INT_SCALES, SCALE_BF16, INT_RULES, RULE_ABSMAX, db }
-#define UINT(name, elem, db, text) \
-    { name, text, &family_affine, &elem_rows[elem], 128, true, true, true, INT_SCALES, SCALE_BF16, INT_RULES, RULE_ABSMAX, db }
+#define MX(name, elem, db, text)                                                                                                                     \
+    {                                                                                                                                                \
+        name, text, &family_mx, &elem_rows[elem], 32, false, false, false, BIT(SCALE_E8M0), SCALE_E8M0, MX_RULES, RULE_SEARCH, db                    \
+    }
+#define INT(name, elem, db, text)                                                                                                                    \
+    {                                                                                                                                                \
+        name, text, &family_affine, &elem_rows[elem], 128, true, true, false, INT_SCALES, SCALE_BF16, INT_RULES, RULE_ABSMAX, db                     \
+    }
+#define UINT(name, elem, db, text)                                                                                                                   \
+    {                                                                                                                                                \
+        name, text, &family_affine, &elem_rows[elem], 128, true, true, true, INT_SCALES, SCALE_BF16, INT_RULES, RULE_ABSMAX, db                      \
+    }
 
 static const struct format rows[] = {
     MX("mxfp4", ELEM_E2M1, 19.0f, "OCP MXFP4: 4-bit floats (E2M1) sharing a power of two"),
@@ -171,8 +177,7 @@ static enum status set_rule(const char *value, struct quant *quant, struct err *
 static enum status set_rounding(const char *value, struct quant *quant, struct err *err)
 {
     enum rounding rounding = rounding_find(value);
-    if (rounding == ROUND_COUNT)
-        return err_set(err, ERR_USAGE, "rounding '%s' is none of nearest-even, away, up, truncate", value);
+    if (rounding == ROUND_COUNT) return err_set(err, ERR_USAGE, "rounding '%s' is none of nearest-even, away, up, truncate", value);
     quant->rounding = rounding;
     return OK;
 }
@@ -209,7 +214,8 @@ enum status quant_parse(const char *text, const struct quant_params *params, str
     const struct format *format = format_find(copy);
     if (!format) return err_set(err, ERR_USAGE, "unknown format '%s' (llmq formats lists them)", copy);
     *quant = (struct quant){ format, GROUP_SIZE, format->default_group, format->default_scale, format->default_rule, ROUND_NEAREST_EVEN };
-    const char *values[] = { params ? params->group : NULL, params ? params->scale : NULL, params ? params->rule : NULL, params ? params->rounding : NULL };
+    const char *values[] = { params ? params->group : NULL, params ? params->scale : NULL, params ? params->rule : NULL,
+                             params ? params->rounding : NULL };
     for (size_t i = 0; i < sizeof setters / sizeof setters[0]; i++)
         if (values[i] && *values[i]) {
             enum status status = setters[i].set(values[i], quant, err);
@@ -277,8 +283,8 @@ static bool choose_scale(const struct quant *quant, const struct kernels *kernel
 }
 
 /* Scales of the groups of n weights; returns how many were found before one overflowed. */
-static size_t choose_scales(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, const float *weight, size_t n,
-                            size_t group, struct group_scale *scales)
+static size_t choose_scales(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, const float *weight,
+                            size_t n, size_t group, struct group_scale *scales)
 {
     const struct family *family = quant->format->family;
     size_t g = 0;
@@ -308,8 +314,8 @@ size_t quant_encode(const struct quant *quant, const struct kernels *kernels, co
     return done;
 }
 
-bool quant_group(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n,
-                 struct group_scale *scale, uint16_t *codes)
+bool quant_group(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n, struct group_scale *scale,
+                 uint16_t *codes)
 {
     return quant_encode(quant, kernels, x, weight, n, n, scale, codes, NULL) == 1;
 }

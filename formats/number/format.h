@@ -46,15 +46,16 @@ struct groups {
 /* The functions of a family: how its scales are found. No function allocates or keeps a pointer. */
 struct family {
     const char *name; /* as in the container's index */
-    /* Scale for a group of known range by candidate number: candidate 0 is what a rule without search takes. false: there is no such candidate (the scale overflows, or the clamp made
-     * it equal to an earlier one). */
+    /* Scale for a group of known range by candidate number: candidate 0 is what a rule without search takes. false: there is no such candidate (the
+     * scale overflows, or the clamp made it equal to an earlier one). */
     bool (*candidate)(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale);
     /* How many candidates the rule tries, at least 1. */
     uint32_t (*candidates)(const struct quant *quant);
     /* Adds the error terms under this scale to the sum (NUMERICS.md 5), in units that depend on the range alone; sum->unit is set here. */
-    void (*error)(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, struct error_sum *sum);
-    /* A shortcut, NULL where there is none: the best scales of as many groups, from the first on, as it can do at once (0: none; at most SEARCH_GROUPS), for n weights without
-     * importance in groups of `group`. */
+    void (*error)(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale,
+                  struct error_sum *sum);
+    /* A shortcut, NULL where there is none: the best scales of as many groups, from the first on, as it can do at once (0: none; at most
+     * SEARCH_GROUPS), for n weights without importance in groups of `group`. */
     size_t (*search)(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n, size_t group,
                      struct group_scale *scales);
 };
@@ -101,8 +102,8 @@ struct quant_params {
     bool where_valid; /* leave out, instead of refusing, what another format takes but this one does not */
 };
 
-/* Parses "int4" or "int4:group=64,scale=f16,rule=mse,rounding=away": inline values go before those of params, where params' value makes no sense for this format (a scale type of an MX
- * format, a rule the row does not list) it is ERR_USAGE naming format, value and what is allowed. */
+/* Parses "int4" or "int4:group=64,scale=f16,rule=mse,rounding=away": inline values go before those of params, where params' value makes no sense
+ * for this format (a scale type of an MX format, a rule the row does not list) it is ERR_USAGE naming format, value and what is allowed. */
 enum status quant_parse(const char *text, const struct quant_params *params, struct quant *quant, struct err *err);
 
 /* Weights in one group of a row of cols weights (cols for channel and tensor), and groups in a row (1 for channel and tensor). */
@@ -112,14 +113,14 @@ uint64_t quant_groups_per_row(const struct quant *quant, uint64_t cols);
 /* "32", "\"channel\"", "\"tensor\"": JSON text of the group. out has at least 16 bytes. */
 const char *quant_group_json(const struct quant *quant, char *out);
 
-/* n weights in groups of `group`, all steps: range, candidates by least error, codes, and decoded weights where y is not NULL. weight is NULL or n importance weights >= 0. Returns
- * how many groups were done: all, or those before the first one whose scale overflows its type. */
+/* n weights in groups of `group`, all steps: range, candidates by least error, codes, and decoded weights where y is not NULL. weight is NULL or n
+ * importance weights >= 0. Returns how many groups were done: all, or those before the first one whose scale overflows its type. */
 size_t quant_encode(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n, size_t group,
                     struct group_scale *scales, uint16_t *codes, float *y);
 
 /* The same for one group: false when its scale overflows. */
-bool quant_group(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n,
-                 struct group_scale *scale, uint16_t *codes);
+bool quant_group(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n, struct group_scale *scale,
+                 uint16_t *codes);
 
 /* Chooses among the candidates with the given errors (errors[i] for candidate i; left-out ones are skipped): least error, first on ties. */
 bool quant_choose(const struct quant *quant, struct range range, const double *errors, struct group_scale *scale);

@@ -3,7 +3,8 @@
  *   id 2 -> Q4_0, id 12 -> Q4_K, "q4_k" -> Q4_K
  *
  * Why this way: a row stands beside the functions it names, in the file of its family; here is only their order.
- * Corner cases: types we do not read (IQ1 to IQ3, Q8_1, Q8_K, ids taken out of ggml) have no row; integers and F64 are plain dtypes of layout/dtype.c.
+ * Corner cases: types we do not read (IQ1 to IQ3, Q8_1, Q8_K, ids taken out of ggml) have no row; integers and F64 are plain dtypes of
+ * layout/dtype.c.
  * Reference: layouts.md 2(f). Worked number: 21 rows.
  */
 #include "number/ggml.h"

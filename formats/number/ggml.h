@@ -2,12 +2,12 @@
  *
  *   row: Q4_K = id 12, 256 elements in 144 bytes, decode, encode       blocks of a row lie one behind the other, a row of 1024 elements is 4 * 144 bytes
  *
- * Why this way: a block mixes codes, scales and minima in its own order, so a type is a pair of pure functions over whole blocks; everything a reader, a writer or a plan needs
- * beside them is in the row.
- * Corner cases: blocks have any alignment; every pattern of bytes decodes, perhaps to Inf or NaN, as in ggml; every finite input encodes, one beyond F16 to a scale of Inf, one
- * below it to zeros, as in ggml. An encoder never gets NaN or Inf.
- * Reference: layouts.md 2(f) and 5; ggml of llama-cpp-python 0.3.36 compiled for x86-64 without fused multiply-add. Worked number: Q8_0 of amax 0.453125: d = 0.0035679 = F16
- * 0x1B4F.
+ * Why this way: a block mixes codes, scales and minima in its own order, so a type is a pair of pure functions over whole blocks; everything a
+ * reader, a writer or a plan needs beside them is in the row.
+ * Corner cases: blocks have any alignment; every pattern of bytes decodes, perhaps to Inf or NaN, as in ggml; every finite input encodes, one
+ * beyond F16 to a scale of Inf, one below it to zeros, as in ggml. An encoder never gets NaN or Inf.
+ * Reference: layouts.md 2(f) and 5; ggml of llama-cpp-python 0.3.36 compiled for x86-64 without fused multiply-add. Worked number: Q8_0 of amax
+ * 0.453125: d = 0.0035679 = F16 0x1B4F.
  */
 #ifndef LLMQ_NUMBER_GGML_H
 #define LLMQ_NUMBER_GGML_H

@@ -2,8 +2,9 @@
  *
  *   nibbles   byte j = code[j + 16] << 4 | code[j]        crumbs   byte l = code[l + 96] << 6 | code[l + 64] << 4 | code[l + 32] << 2 | code[l]
  *
- * Why this way: bytes are loaded and stored one by one, so a block has any alignment and the host any byte order. nearest_int is the addition of 1.5 * 2^23, of which ggml
- * keeps the low 23 bits: nearest even up to 2^22, and something reproducible beyond, which the K types reach for blocks that F16 cannot hold.
+ * Why this way: bytes are loaded and stored one by one, so a block has any alignment and the host any byte order. nearest_int is the addition of
+ * 1.5 * 2^23, of which ggml keeps the low 23 bits: nearest even up to 2^22, and something reproducible beyond, which the K types reach for blocks
+ * that F16 cannot hold.
  * Corner cases: a NaN scale (sums of huge weights) is always stored as 0xFE00, the one x86 makes: its sign would else differ between processors.
  * Reference: layouts.md 2(f). Worked numbers: nearest_int(2.5) = 2, nearest_int(NaN) = 0, round_away(2.5) = 3.
  */

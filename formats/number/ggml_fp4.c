@@ -3,12 +3,13 @@
  *   MXFP4 | e u8 | 16 nibbles |                    y = e2m1 * 2^(e - 127)         32 elements
  *   NVFP4 | 4 scales ue4m3 | 4 * 8 nibbles |       y = e2m1 * scale               64 elements, a scale for 16
  *
- * Why this way: e2m1 doubled is an integer, 0 1 2 3 4 6 8 12, so scales are halved and every product is exact. ggml takes the nearest value by |value - x| in binary32, which
- * is exact wherever two values are about equally near, and the first of equals: a tie goes toward zero, and there is no -0.
- * Corner cases: ggml takes floor(log2f(amax)), and log2f rounds up to the next whole number m for the last floor(ln2 * 2^e) of the 2^-24 steps below 2^m, 2^e the binade just
- * inside |m|: counted here in integers, so that no library decides it. The byte of MXFP4 wraps below 2^-125, as in ggml; byte 255 decodes to 2^128, not NaN. A UE4M3 byte of 0
- * or 0x7F is zero, its sign bit counts for nothing else. The UE4M3 encoder rounds halves up, stays below the first normal from within the subnormals, and sends 248 and more to
- * 448.
+ * Why this way: e2m1 doubled is an integer, 0 1 2 3 4 6 8 12, so scales are halved and every product is exact. ggml takes the nearest value by
+ * |value - x| in binary32, which is exact wherever two values are about equally near, and the first of equals: a tie goes toward zero, and there is
+ * no -0.
+ * Corner cases: ggml takes floor(log2f(amax)), and log2f rounds up to the next whole number m for the last floor(ln2 * 2^e) of the 2^-24 steps
+ * below 2^m, 2^e the binade just inside |m|: counted here in integers, so that no library decides it. The byte of MXFP4 wraps below 2^-125, as in
+ * ggml; byte 255 decodes to 2^128, not NaN. A UE4M3 byte of 0 or 0x7F is zero, its sign bit counts for nothing else. The UE4M3 encoder rounds
+ * halves up, stays below the first normal from within the subnormals, and sends 248 and more to 448.
  * Reference: layouts.md 1.4, 1.5, 2(f). Worked numbers: amax 0.453125: e = 127 - 2 - 2 = 123; amax 7.9999995 is taken as 8: e = 128.
  */
 #include "number/elem.h"

@@ -5,9 +5,10 @@
  *
  *   levels   -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113
  *
- * Why this way: the nearest level is found by counting the midpoints that are not above a weight, which needs no branch; so the 16 candidates for a scale run side by side,
- * each with its sums in element order.
- * Corner cases: a weight on a midpoint, or NaN, takes the upper level; groups below 1e-15 have scale 0; IQ4_XS computes codes with the F32 scale, not with the stored one.
+ * Why this way: the nearest level is found by counting the midpoints that are not above a weight, which needs no branch; so the 16 candidates for a
+ * scale run side by side, each with its sums in element order.
+ * Corner cases: a weight on a midpoint, or NaN, takes the upper level; groups below 1e-15 have scale 0; IQ4_XS computes codes with the F32 scale,
+ * not with the stored one.
  * Reference: layouts.md 2(f). Worked number: a group of extreme v: candidates 1/d = 127/v, then (-127 + k)/v for k = -7 .. 7.
  */
 #include "number/ggml.h"

@@ -4,9 +4,10 @@
  *   Q4_K | d f16 | dmin f16 | 12 bytes: scales, minima | 128 nibbles |                             the same                                  8 groups of 32
  *   Q5_K | d f16 | dmin f16 | 12 bytes: scales, minima | 32 bytes of 5th bits | 128 nibbles |      the same                                  8 groups of 32
  *
- * Why this way: encoding is the same three steps for all: a scale and a minimum for each group by search, integers for these, then codes anew under both as stored.
- * Corner cases: a group whose stored scale is zero keeps the codes of its search; an integer out of range wraps to its 8 bits, as in ggml, which bounds it in Q5_K and, without
- * importance, in Q4_K.
+ * Why this way: encoding is the same three steps for all: a scale and a minimum for each group by search, integers for these, then codes anew under
+ * both as stored.
+ * Corner cases: a group whose stored scale is zero keeps the codes of its search; an integer out of range wraps to its 8 bits, as in ggml, which
+ * bounds it in Q5_K and, without importance, in Q4_K.
  * Reference: layouts.md 2(f). Worked number: Q4_K with scale 2.0 in the largest group: d = 2/63, its integer 63.
  */
 #include "number/ggml.h"
@@ -89,8 +90,8 @@ static void search_affine_blocks(const struct affine_type *type, const float *x,
     }
 }
 
-/* 8 scales and 8 minima of 6 bits:
- * byte j < 4: scale[j + 4] bits 5 4 | scale[j]      4 + j: minimum[j + 4] bits 5 4 | minimum[j]      8 + j: minimum[j + 4] bits 3 .. 0 | scale[j + 4] bits 3 .. 0 */
+/* 8 scales and 8 minima of 6 bits: byte j < 4: scale[j + 4] bits 5 4 | scale[j]      4 + j: minimum[j + 4] bits 5 4 | minimum[j]      8 + j:
+ * minimum[j + 4] bits 3 .. 0 | scale[j + 4] bits 3 .. 0 */
 static void pack_sixes(const uint8_t *scales, const uint8_t *minima, uint8_t *bytes)
 {
     for (size_t j = 0; j < 4; j++) {
@@ -209,7 +210,8 @@ static void encode_q4_k(const float *x, const float *weight, size_t n_blocks, ui
 
 /* ---- Q5_K ----------------------------------------------------------------------------------------------------------------------- */
 
-/* byte 0: d f16    2: dmin f16    4: 12 bytes of sixes    16 + l, bit g: 5th bit of code[32g + l]    48 + 32c + l: code[64c + l + 32] code[64c + l], low 4 bits each */
+/* byte 0: d f16    2: dmin f16    4: 12 bytes of sixes    16 + l, bit g: 5th bit of code[32g + l]    48 + 32c + l: code[64c + l + 32] code[64c +
+ * l], low 4 bits each */
 static void decode_q5_k(const uint8_t *blocks, size_t n_blocks, float *y)
 {
     uint8_t codes[64], scales[8], minima[8];

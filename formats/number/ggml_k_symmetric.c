@@ -3,9 +3,10 @@
  *   Q3_K | 32 bytes of 3rd bits | 64 crumbs | 12 bytes: scales | d f16 |      y = d * (scale - 32) * (q - 4)
  *   Q6_K | 128 nibbles | 64 crumbs | 16 int8 scales | d f16 |                 y = d * scale * (q - 32)
  *
- * Why this way: encoding is the same three steps for both: a scale for each group by search, integers for these, then codes anew under the scales as stored.
- * Corner cases: scales have signs, the extreme weight takes the lowest code; a group whose stored scale is zero keeps the codes of its search; Q6_K of zeros is a block of
- * zero bytes.
+ * Why this way: encoding is the same three steps for both: a scale for each group by search, integers for these, then codes anew under the scales
+ * as stored.
+ * Corner cases: scales have signs, the extreme weight takes the lowest code; a group whose stored scale is zero keeps the codes of its search; Q6_K
+ * of zeros is a block of zero bytes.
  * Reference: layouts.md 2(f). Worked number: Q6_K, largest scale -0.5: d = 0.5/128 and its integer -128.
  */
 #include "number/ggml.h"
@@ -16,8 +17,8 @@
 
 /* ---- Q3_K ----------------------------------------------------------------------------------------------------------------------- */
 
-/* 16 scales of 6 bits:
- * byte j < 8: scale[j + 8] bits 3 .. 0 | scale[j] bits 3 .. 0      8 + j: bits 5 4 of scale[j + 12] | of scale[j + 8] | of scale[j + 4] | of scale[j] */
+/* 16 scales of 6 bits: byte j < 8: scale[j + 8] bits 3 .. 0 | scale[j] bits 3 .. 0      8 + j: bits 5 4 of scale[j + 12] | of scale[j + 8] | of
+ * scale[j + 4] | of scale[j] */
 static void pack_sixteen(const uint8_t *scales, uint8_t *bytes)
 {
     for (size_t j = 0; j < 8; j++) bytes[j] = (uint8_t)((scales[j] & 15) | (scales[j + 8] & 15) << 4);
@@ -30,7 +31,8 @@ static void unpack_sixteen(const uint8_t *bytes, uint8_t *scales)
     for (size_t g = 0; g < 16; g++) scales[g] = (uint8_t)((bytes[g % 8] >> (g < 8 ? 0 : 4) & 15) | (bytes[8 + g % 4] >> (2 * (g / 4)) & 3) << 4);
 }
 
-/* byte l, bit p: 3rd bit of code[32p + l]    32 + 32h + l: codes l, l + 32, l + 64, l + 96 of half h, low 2 bits each    96: 12 bytes of scales    108: d f16 */
+/* byte l, bit p: 3rd bit of code[32p + l]    32 + 32h + l: codes l, l + 32, l + 64, l + 96 of half h, low 2 bits each    96: 12 bytes of scales
+ * 108: d f16 */
 static void decode_q3_k(const uint8_t *blocks, size_t n_blocks, float *y)
 {
     uint8_t codes[SUPER], scales[16];

@@ -2,8 +2,8 @@
  *
  *   candidate -> its inverse scale -> codes -> sums of w*x*q and w*q*q (affine: of w*q, w*q*q, w*q*x) -> its least-squares scale and its error; LANES at a time
  *
- * Why this way: a lane is a candidate (symmetric), or a group where each candidate starts from the minimum that an earlier one found (affine). Loops over lanes have a constant
- * length and no branch, which compilers turn into vectors without touching the order of any sum.
+ * Why this way: a lane is a candidate (symmetric), or a group where each candidate starts from the minimum that an earlier one found (affine).
+ * Loops over lanes have a constant length and no branch, which compilers turn into vectors without touching the order of any sum.
  * Corner cases: products are formed from the left, (w * x) * q and (w * q) * q; spare lanes are computed and never looked at.
  * Reference: layouts.md 2(f). Worked number: half 4, extreme -2: candidate inverse scales 2, then 1.55, 1.6, .. 2.45 (without 2).
  */
@@ -142,7 +142,8 @@ float ggml_descend_symmetric(const float *x, size_t n, int32_t half, uint8_t *co
 
 /* ---- positive ------------------------------------------------------------------------------------------------------------------- */
 
-/* Weighted square error of x against its codes under a scale given by its inverse. The plain candidate keeps 8 bits of a code, the others bound it above. */
+/* Weighted square error of x against its codes under a scale given by its inverse. The plain candidate keeps 8 bits of a code, the others bound it
+ * above. */
 static float positive_error(const float *x, const float *weight, size_t n, int32_t top, float inverse_scale, bool plain)
 {
     const float scale = 1.0f / inverse_scale;

@@ -2,9 +2,10 @@
  *
  *   symmetric   x = scale * (code - half)          positive   x = scale * code          affine   x = scale * code - minimum
  *
- * Why this way: what does not depend on each other is computed side by side, in lanes, while each lane adds its sums in element order: the same bytes as one after the other,
- * at the speed of vectors.
- * Corner cases: groups below 1e-15 are zero; a sum that overflows or a determinant that is not positive loses; wrong signs of a scale wrap as ggml's bytes do.
+ * Why this way: what does not depend on each other is computed side by side, in lanes, while each lane adds its sums in element order: the same
+ * bytes as one after the other, at the speed of vectors.
+ * Corner cases: groups below 1e-15 are zero; a sum that overflows or a determinant that is not positive loses; wrong signs of a scale wrap as
+ * ggml's bytes do.
  * Reference: layouts.md 2(f), "Reference quantisation"; the source it names. Worked number: symmetric, half 8, x = {-8, 7}: scale 1, codes {0, 15}.
  */
 #ifndef LLMQ_NUMBER_GGML_SEARCH_H

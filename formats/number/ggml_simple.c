@@ -5,8 +5,8 @@
  *   Q8_0  | d f16 | 32 int8 |                 y = q * d
  *
  * Why this way: symmetric and affine types differ in their number of levels alone; one pair of functions finds codes for both, another packs them.
- * Corner cases: d is F16, so amax beyond 65504 * 8 gives Inf; codes come from the d before that rounding; 1/d overflows for d below 2^-128, where ggml's conversion of Inf and
- * NaN to integers leaves code 0; Q4_0 of zeros has codes 8, and codes 0 with importance weights.
+ * Corner cases: d is F16, so amax beyond 65504 * 8 gives Inf; codes come from the d before that rounding; 1/d overflows for d below 2^-128, where
+ * ggml's conversion of Inf and NaN to integers leaves code 0; Q4_0 of zeros has codes 8, and codes 0 with importance weights.
  * Reference: layouts.md 2(f). Worked number: Q4_0, x = {-4, 1, 0, ...}: d = 0.5, codes 0, 10, 8.
  */
 #include "number/ggml.h"

@@ -5,10 +5,12 @@
  *   Q1_0  | d f16 | 16 bytes of 8 bits |                                                 y = bit ? d : -d        128
  *   Q2_0  | d f16 | 16 bytes of 4 crumbs |                                               y = (crumb - 1) * d      64
  *
- * A byte of trits holds the fraction 0.t0 t1 t2 t3 t4 in base 3, as ceil(256 * number / 243): multiplying the byte by 3 pushes the next trit out above bit 7.
+ * A byte of trits holds the fraction 0.t0 t1 t2 t3 t4 in base 3, as ceil(256 * number / 243): multiplying the byte by 3 pushes the next trit out
+ * above bit 7.
  *
  * Why this way: as ggml reads them; the fraction lets a decoder take trits from the front with one multiplication each.
- * Corner cases: d below 2^-128, whose inverse overflows: TQ types store trit 1 (zero), Q2_0 code 0; Q1_0 has no zero, zeros become +d; the sum of Q1_0 runs in element order.
+ * Corner cases: d below 2^-128, whose inverse overflows: TQ types store trit 1 (zero), Q2_0 code 0; Q1_0 has no zero, zeros become +d; the sum of
+ * Q1_0 runs in element order.
  * Reference: layouts.md 2(f). Worked number: trits 2 1 0 1 2 = 194: ceil(256 * 194 / 243) = 205; 205 * 3 = 615 = 2 * 256 + 103, and so on.
  */
 #include "number/ggml.h"

@@ -6,7 +6,8 @@
  *
  * Formula: chunk.h, over groups and chunks of 16.
  * Why this way: one text for all processors cannot disagree with itself.
- * Corner cases: lengths that are no multiple of 16; a start in the middle of the lanes; NaN and Inf only in widen_bf16, all_finite, mxfp4_bf16 (as an answer) and measure.
+ * Corner cases: lengths that are no multiple of 16; a start in the middle of the lanes; NaN and Inf only in widen_bf16, all_finite, mxfp4_bf16 (as
+ * an answer) and measure.
  * Reference: NUMERICS.md. Worked number: 20 weights in groups of 16 are two chunks, the second one padded with 12 zeros.
  */
 
@@ -53,19 +54,22 @@ static KERNEL_TARGET void KERNEL(ranges)(const float *x, size_t n, size_t group,
 
 /* ---- codes ---------------------------------------------------------------------------------------------------------------------- */
 
-static KERNEL_TARGET void KERNEL(encode)(const struct elem *elem, enum rounding rounding, const struct groups *groups, const float *x, uint16_t *codes, float *y)
+static KERNEL_TARGET void KERNEL(encode)(const struct elem *elem, enum rounding rounding, const struct groups *groups, const float *x,
+                                         uint16_t *codes, float *y)
 {
     const struct coding coding = coding_of(elem, rounding);
     for (size_t i = 0, g = 0; i < groups->n; i += groups->group, g++) {
         const struct coding_scale scale = coding_scale_of(&coding, &groups->scales[g]);
         const size_t n = groups->n - i < groups->group ? groups->n - i : groups->group;
         float unwanted[RUN];
-        for (size_t k = 0; k < n; k += RUN) encode_run(&coding, &scale, n - k < RUN ? n - k : RUN, x + i + k, codes + i + k, y ? y + i + k : unwanted);
+        for (size_t k = 0; k < n; k += RUN)
+            encode_run(&coding, &scale, n - k < RUN ? n - k : RUN, x + i + k, codes + i + k, y ? y + i + k : unwanted);
     }
 }
 
 /* value = significand * 2^(max(field, 1) - bias - m), where the significand has its leading bit when the exponent field is not 0. */
-static inline KERNEL_TARGET void KERNEL(decode_float)(const struct elem *elem, float value, size_t n, const uint16_t *restrict codes, float *restrict y)
+static inline KERNEL_TARGET void KERNEL(decode_float)(const struct elem *elem, float value, size_t n, const uint16_t *restrict codes,
+                                                      float *restrict y)
 {
     const int32_t m = (int32_t)elem->man_bits, magnitude_mask = (1 << (elem->bits - 1u)) - 1, offset = 127 - elem->bias - m;
     const uint32_t sign_shift = 32u - elem->bits;
@@ -80,7 +84,8 @@ static inline KERNEL_TARGET void KERNEL(decode_float)(const struct elem *elem, f
     for (size_t i = 0; i < n; i++) y[i] = elem_decode(elem, codes[i]) * value; /* perhaps Inf or NaN among them */
 }
 
-static inline KERNEL_TARGET void KERNEL(decode_int)(const struct elem *elem, float value, int32_t zero, size_t n, const uint16_t *restrict codes, float *restrict y)
+static inline KERNEL_TARGET void KERNEL(decode_int)(const struct elem *elem, float value, int32_t zero, size_t n, const uint16_t *restrict codes,
+                                                    float *restrict y)
 {
     const int32_t sign_bit = elem->kind == ELEM_SIGNED ? 1 << (elem->bits - 1u) : 0;
     for (size_t i = 0; i < n; i++) y[i] = (float)(((int32_t)codes[i] ^ sign_bit) - sign_bit - zero) * value;
@@ -103,21 +108,19 @@ static KERNEL_TARGET void KERNEL(decode)(const struct elem *elem, const struct g
 static inline KERNEL_TARGET void KERNEL(add_terms_int)(const struct coding_scale *scale, float unit, size_t n, const float *x, float lanes[CHUNK])
 {
     const float value = scale->value, low = scale->low, high = scale->high;
-    for (size_t i = 0; i < n; i += CHUNK)
-        LANES
-        for (size_t j = 0; j < CHUNK; j++) lanes[j] += term_int(x[i + j], value, low, high, unit);
+    for (size_t i = 0; i < n; i += CHUNK) LANES
+    for (size_t j = 0; j < CHUNK; j++) lanes[j] += term_int(x[i + j], value, low, high, unit);
 }
 
 /* All other cases; weight may be NULL. */
-static inline KERNEL_TARGET void KERNEL(add_terms)(const struct coding *coding, const struct coding_scale *scale, float unit, size_t n, const float *x, const float *weight,
-                                                   float lanes[CHUNK])
+static inline KERNEL_TARGET void KERNEL(add_terms)(const struct coding *coding, const struct coding_scale *scale, float unit, size_t n,
+                                                   const float *x, const float *weight, float lanes[CHUNK])
 {
     float terms[RUN];
     terms_run(coding, scale, unit, n, x, terms);
     for (size_t i = 0; weight && i < n; i++) terms[i] *= weight[i];
-    for (size_t i = 0; i < n; i += CHUNK)
-        LANES
-        for (size_t j = 0; j < CHUNK; j++) lanes[j] += terms[i + j];
+    for (size_t i = 0; i < n; i += CHUNK) LANES
+    for (size_t j = 0; j < CHUNK; j++) lanes[j] += terms[i + j];
 }
 
 static KERNEL_TARGET void KERNEL(error)(const struct elem *elem, enum rounding rounding, const struct group_scale *scale, struct error_sum *sum)
@@ -139,7 +142,8 @@ static KERNEL_TARGET void KERNEL(error)(const struct elem *elem, enum rounding r
     sum->total = chunk_sum(lanes);
 }
 
-static inline KERNEL_TARGET void KERNEL(search)(const struct elem *elem, const struct groups *groups, const struct range *ranges, const float *x, int8_t *steps)
+static inline KERNEL_TARGET void KERNEL(search)(const struct elem *elem, const struct groups *groups, const struct range *ranges, const float *x,
+                                                int8_t *steps)
 {
     const struct coding coding = coding_of(elem, ROUND_NEAREST_EVEN);
     const struct search_grid here = search_grid_of(&coding, 0), above = search_grid_of(&coding, 1), below = search_grid_of(&coding, -1);
@@ -147,30 +151,29 @@ static inline KERNEL_TARGET void KERNEL(search)(const struct elem *elem, const s
     for (size_t g = 0; g < groups->n / group; g++, x += group) {
         const float multiplier = exact_exp2(127 - (int32_t)groups->scales[g].bits);
         float a[CHUNK] = { 0 }, b[CHUNK] = { 0 }, c[CHUNK] = { 0 };
-        for (size_t i = 0; i < group; i += CHUNK)
-            LANES
-            for (size_t j = 0; j < CHUNK; j++) {
-                float size = fabsf(x[i + j] * multiplier);
-                int32_t power = power_of(size);
-                a[j] += search_term(size, power, here, coding.lift);
-                b[j] += search_term(size, power, above, coding.lift);
-            }
+        for (size_t i = 0; i < group; i += CHUNK) LANES
+        for (size_t j = 0; j < CHUNK; j++) {
+            float size = fabsf(x[i + j] * multiplier);
+            int32_t power = power_of(size);
+            a[j] += search_term(size, power, here, coding.lift);
+            b[j] += search_term(size, power, above, coding.lift);
+        }
         float here_sum = chunk_sum(a), above_sum = chunk_sum(b), least = above_sum < here_sum ? above_sum : here_sum;
         steps[g] = above_sum < here_sum;
         if (search_hopeless(ranges[g], multiplier, below, least)) continue;
-        for (size_t i = 0; i < group; i += CHUNK)
-            LANES
-            for (size_t j = 0; j < CHUNK; j++) {
-                float size = fabsf(x[i + j] * multiplier);
-                c[j] += search_term(size, power_of(size), below, coding.lift);
-            }
+        for (size_t i = 0; i < group; i += CHUNK) LANES
+        for (size_t j = 0; j < CHUNK; j++) {
+            float size = fabsf(x[i + j] * multiplier);
+            c[j] += search_term(size, power_of(size), below, coding.lift);
+        }
         if (chunk_sum(c) < least) steps[g] = -1;
     }
 }
 
 /* ---- measuring ------------------------------------------------------------------------------------------------------------------ */
 
-/* Sums of one block of at most MEASURE_BLOCK weights, in f32 (their errors are independent and average out): false when squares left the range of f32. */
+/* Sums of one block of at most MEASURE_BLOCK weights, in f32 (their errors are independent and average out): false when squares left the range of
+ * f32. */
 static inline KERNEL_TARGET bool KERNEL(measure_block)(const float *x, const float *y, size_t n, struct measure *part)
 {
     float xx[CHUNK] = { 0 }, yy[CHUNK] = { 0 }, dd[CHUNK] = { 0 }, worst[CHUNK] = { 0 }, padded_x[CHUNK], padded_y[CHUNK];
@@ -215,12 +218,13 @@ static KERNEL_TARGET void KERNEL(measure)(const float *x, const float *y, size_t
 
 /* ---- BF16 straight to MXFP4 ----------------------------------------------------------------------------------------------------- */
 
-/* Codes of 32 weights whose scale byte is b >= 3: count the thresholds that |x| reaches. Thresholds between the eight magnitudes are (0.25 0.75 1.25 1.75 2.5 3.5 5) * 2^(b-127); as
- * BF16 bits all are exact, and ties go to the even code: 0.75, 1.75 and 3.5 upwards (>=), the others down (>, that is >= the next pattern). */
+/* Codes of 32 weights whose scale byte is b >= 3: count the thresholds that |x| reaches. Thresholds between the eight magnitudes are (0.25 0.75
+ * 1.25 1.75 2.5 3.5 5) * 2^(b-127); as BF16 bits all are exact, and ties go to the even code: 0.75, 1.75 and 3.5 upwards (>=), the others down (>,
+ * that is >= the next pattern). */
 static inline KERNEL_TARGET void KERNEL(mxfp4_codes)(const uint16_t *restrict x, int b, uint8_t *restrict codes)
 {
     const int16_t limits[7] = {
-        (int16_t)((b - 2) * 128 + 1), (int16_t)((b - 1) * 128 + 64), (int16_t)(b * 128 + 33),      (int16_t)(b * 128 + 96),
+        (int16_t)((b - 2) * 128 + 1),  (int16_t)((b - 1) * 128 + 64), (int16_t)(b * 128 + 33),       (int16_t)(b * 128 + 96),
         (int16_t)((b + 1) * 128 + 33), (int16_t)((b + 1) * 128 + 96), (int16_t)((b + 2) * 128 + 33),
     };
     uint16_t wide[32];

@@ -1,9 +1,10 @@
 /* kernel_x86.c: the kernels for AVX2 and AVX-512: kernel_body.h compiled for them, and hand-written overrides of single slots.
  *
- * Drawing, one group of mxfp4_bf16 with AVX2: 32 BF16 = 2 registers of 16 x 16 bits -> |x| -> maximum -> scale byte -> 7 compares and subtractions -> codes 0 .. 7 with the sign as
- * bit 3 -> pairs by multiply-add (low + 16 * high) -> 16 bytes.
- * Why this way: function-level targets, so one binary runs everywhere. Overridden are only the slots that compilers do not get right from plain C: those of MXFP4, whose integer compares are
- * exact, and the MX search, which does the operations of chunk.h one by one. What AVX2 does well serves AVX-512 too.
+ * Drawing, one group of mxfp4_bf16 with AVX2: 32 BF16 = 2 registers of 16 x 16 bits -> |x| -> maximum -> scale byte -> 7 compares and subtractions
+ * -> codes 0 .. 7 with the sign as bit 3 -> pairs by multiply-add (low + 16 * high) -> 16 bytes.
+ * Why this way: function-level targets, so one binary runs everywhere. Overridden are only the slots that compilers do not get right from plain C:
+ * those of MXFP4, whose integer compares are exact, and the MX search, which does the operations of chunk.h one by one. What AVX2 does well serves
+ * AVX-512 too.
  * Corner cases: as the portable kernel, which the tests compare bit for bit; groups with scale bytes below 3 go the generic way.
  * Reference: NUMERICS.md 3. Worked number: see mxfp4_bf16.h.
  */
@@ -169,11 +170,11 @@ static AVX2 void search_intrinsics(const struct elem *elem, const struct groups 
 }
 
 /* The compiled sets with the overridden slots. */
-#define SET(level)                                                                                                                          \
-    {                                                                                                                                       \
-        .name = #level, .widen_bf16 = widen_bf16_##level, .all_finite = all_finite_##level, .ranges = ranges_##level,                       \
-        .encode = encode_##level, .decode = decode_##level, .error = error_##level, .search = search_intrinsics,                            \
-        .measure = measure_##level, .mxfp4_bf16 = mxfp4_bf16_intrinsics, .mxfp4_f32 = mxfp4_f32_intrinsics,                                 \
+#define SET(level)                                                                                                                                   \
+    {                                                                                                                                                \
+        .name = #level, .widen_bf16 = widen_bf16_##level, .all_finite = all_finite_##level, .ranges = ranges_##level, .encode = encode_##level,      \
+        .decode = decode_##level, .error = error_##level, .search = search_intrinsics, .measure = measure_##level,                                   \
+        .mxfp4_bf16 = mxfp4_bf16_intrinsics, .mxfp4_f32 = mxfp4_f32_intrinsics,                                                                      \
     }
 
 static const struct kernels sets[] = { SET(avx2), SET(avx512) };

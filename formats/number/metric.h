@@ -22,7 +22,8 @@ struct measure {
 /* Sums are made block by block, n of at most this many weights. */
 enum { MEASURE_BLOCK = 256 };
 
-/* Sums of n pairs in binary64: what a block takes whose squares could leave the range of f32. True when the f32 sums of a block, xy aside, cannot have been hurt by that. */
+/* Sums of n pairs in binary64: what a block takes whose squares could leave the range of f32. True when the f32 sums of a block, xy aside, cannot
+ * have been hurt by that. */
 void measure_exact(const float *x, const float *y, size_t n, struct measure *part);
 bool measure_in_range(const struct measure *part);
 

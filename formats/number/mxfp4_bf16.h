@@ -3,7 +3,8 @@
  * Formula, with k = exponent field of amax and f its 7 mantissa bits, byte b = e + 127 before the clamp to 0 .. 252:
  *   floor k-2    even (amax + 32) >> 7, minus 2    ceil k-2 + (f != 0)    rceil k-2 + (f > 64), because amax <= 6 * 2^e means significand <= 1.5
  * Why this way: BF16 needs no float arithmetic for its maximum and exponent.
- * Corner cases: k = 0 (zero or subnormal maximum) always clamps to byte 0; bytes below 3 put thresholds among the subnormals, those groups go the generic way.
+ * Corner cases: k = 0 (zero or subnormal maximum) always clamps to byte 0; bytes below 3 put thresholds among the subnormals, those groups go the
+ * generic way.
  * Reference: NUMERICS.md 3. Worked number: amax 0x3EE8 (0.453125): k 125, f 104: floor 123, even, ceil and rceil 124.
  */
 #ifndef LLMQ_NUMBER_MXFP4_BF16_H

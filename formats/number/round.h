@@ -25,11 +25,15 @@ static inline float round_to_integer(float u, enum rounding rounding)
     float sign = u < 0.0f ? -1.0f : 1.0f;
     float size = fabsf(part);
     switch (rounding) {
-    case ROUND_AWAY: return size >= 0.5f ? whole + sign : whole;
-    case ROUND_UP: return (sign > 0.0f ? size >= 0.5f : size > 0.5f) ? whole + sign : whole;
-    case ROUND_TRUNCATE: return whole;
+    case ROUND_AWAY:
+        return size >= 0.5f ? whole + sign : whole;
+    case ROUND_UP:
+        return (sign > 0.0f ? size >= 0.5f : size > 0.5f) ? whole + sign : whole;
+    case ROUND_TRUNCATE:
+        return whole;
     case ROUND_NEAREST_EVEN:
-    case ROUND_COUNT: break;
+    case ROUND_COUNT:
+        break;
     }
     if (size == 0.5f) return fmodf(whole, 2.0f) == 0.0f ? whole : whole + sign;
     return size > 0.5f ? whole + sign : whole;

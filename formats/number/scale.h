@@ -3,7 +3,8 @@
  *   e8m0: byte b = 2^(b-127)     bf16, f16, f32: IEEE bits
  *
  * Why this way: "the stored scale is the one used" needs one function that rounds to the stored type and one that reads it back.
- * Corner cases: scale_store of a value beyond the largest finite number gives the bits of Inf, which the encoders report as overflow; e8m0 0 is 2^-127, a subnormal.
+ * Corner cases: scale_store of a value beyond the largest finite number gives the bits of Inf, which the encoders report as overflow; e8m0 0 is
+ * 2^-127, a subnormal.
  * Reference: NUMERICS.md 3, 4.
  */
 #ifndef LLMQ_NUMBER_SCALE_H

@@ -1,8 +1,8 @@
 /* fuzz_gguf.c: libFuzzer target of the GGUF header.
  *
  * Formula: the input is a whole file.
- * Why this way: what is accepted is checked by other means: keys tile their section, spans of tensors lie in the file one behind the other, sizes follow from dims,
- * names are distinct.
+ * Why this way: what is accepted is checked by other means: keys tile their section, spans of tensors lie in the file one behind the other, sizes
+ * follow from dims, names are distinct.
  * Corner cases: the input is copied to a block of its exact size, so that a sanitizer sees any read beyond it.
  * Reference: libFuzzer, LLVMFuzzerTestOneInput. Run: fuzz_gguf -max_len=4096 CORPUS, real files as the corpus.
  */

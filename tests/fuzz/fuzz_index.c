@@ -1,7 +1,8 @@
 /* fuzz_index.c: libFuzzer target of the index of a sharded checkpoint.
  *
  * Formula: the input is the text of an index.
- * Why this way: what is accepted must hold only plain *.safetensors names, sorted and distinct, and the second walk must see exactly the shards that the first found.
+ * Why this way: what is accepted must hold only plain *.safetensors names, sorted and distinct, and the second walk must see exactly the shards
+ * that the first found.
  * Corner cases: the text is copied to a block of its exact size, so that a sanitizer sees any read beyond it.
  * Reference: libFuzzer, LLVMFuzzerTestOneInput. Run: fuzz_index -max_len=4096 CORPUS, real index files as the corpus.
  */

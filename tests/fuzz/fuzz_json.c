@@ -26,7 +26,7 @@ static enum status check_member(void *context, const char *key, size_t key_nbyte
 
 static void check_tree(const cJSON *tree)
 {
-    static const struct json_limits loose = {.max_depth = 1000, .max_values = 1000000};
+    static const struct json_limits loose = { .max_depth = 1000, .max_values = 1000000 };
     char *printed = cJSON_PrintUnformatted(tree);
     require(printed != NULL);
     require(json_check(printed, strlen(printed), &loose, NULL) == OK);
@@ -40,16 +40,16 @@ static void check_tree(const cJSON *tree)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
 {
     static const struct json_limits choices[] = {
-        {.max_depth = 4, .max_values = 100, .plain_integers = true},
-        {.max_depth = 64, .max_values = 100000},
-        {.max_depth = 1000, .max_values = UINT64_MAX},
-        {.max_depth = 2, .max_values = 3},
+        { .max_depth = 4, .max_values = 100, .plain_integers = true },
+        { .max_depth = 64, .max_values = 100000 },
+        { .max_depth = 1000, .max_values = UINT64_MAX },
+        { .max_depth = 2, .max_values = 3 },
     };
     if (nbytes == 0) return 0;
     struct json_limits limits = choices[data[0] % 4];
     const char *text = (const char *)data + 1;
     nbytes--;
-    struct err err = {.code = OK};
+    struct err err = { .code = OK };
     enum status checked = json_check(text, nbytes, &limits, &err);
     require((checked == OK) == (err.text[0] == '\0'));
     cJSON *tree;

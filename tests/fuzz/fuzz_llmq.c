@@ -48,7 +48,8 @@ static void check_entry(const struct llmq_shard *shard, const struct tensor *ten
     for (uint32_t i = 0; i < tensor->rank; i++) n_weights *= tensor->dims[i];
     check(n_weights == tensor->n_weights);
     if (entry->decodable) check(entry->quant.format->family != NULL && entry->planes[0].plane.rows * entry->planes[0].plane.cols == n_weights);
-    if (!entry->format) check(tensor->nbytes == plane_nbytes(&entry->planes[0].plane) + (entry->n_planes > 1 ? plane_nbytes(&entry->planes[1].plane) : 0));
+    if (!entry->format)
+        check(tensor->nbytes == plane_nbytes(&entry->planes[0].plane) + (entry->n_planes > 1 ? plane_nbytes(&entry->planes[1].plane) : 0));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -1,7 +1,8 @@
 /* fuzz_safetensors.c: libFuzzer target of the safetensors header.
  *
  * Formula: the input is a file: N (8 bytes), header, data; an N beyond the input is cut to what is there, so that most inputs reach the parser.
- * Why this way: what is accepted is checked by other means: every data byte is claimed by exactly one tensor, sizes follow from shapes, names are distinct.
+ * Why this way: what is accepted is checked by other means: every data byte is claimed by exactly one tensor, sizes follow from shapes, names are
+ * distinct.
  * Corner cases: the text is copied to a block of its exact size, so that a sanitizer sees any read beyond it.
  * Reference: libFuzzer, LLVMFuzzerTestOneInput. Run: fuzz_safetensors -max_len=4096 CORPUS, real files as the corpus.
  */

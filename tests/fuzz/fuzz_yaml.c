@@ -34,8 +34,8 @@ static void check_node(const struct yaml_doc *doc, const struct yaml_node *node,
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
 {
     struct yaml_doc *doc;
-    struct err err = {.code = OK};
-    static const char *const known[] = {"a", "b", NULL};
+    struct err err = { .code = OK };
+    static const char *const known[] = { "a", "b", NULL };
     enum status status = yaml_parse((const char *)data, nbytes, "fuzz", &doc, &err);
     require((status == OK) == (doc != NULL) && (status == OK) == (err.text[0] == '\0'));
     if (doc) {

@@ -110,7 +110,8 @@ static void fill_plane(struct model *model, struct model_tensor *own, uint32_t i
     for (uint64_t r = 0; tail && r < plane->rows; r++) bytes[(r + 1) * row_nbytes - 1] &= (uint8_t)((1u << tail) - 1);
 }
 
-void model_add_quantised(struct model *model, const char *name, uint32_t rank, const uint64_t *dims, uint32_t bits, uint64_t group, bool zeros, bool mapped)
+void model_add_quantised(struct model *model, const char *name, uint32_t rank, const uint64_t *dims, uint32_t bits, uint64_t group, bool zeros,
+                         bool mapped)
 {
     struct out_tensor *tensor = begin(model, name, "BF16", rank, dims);
     struct model_tensor *own = &model->own[model->n_tensors++];
@@ -121,8 +122,8 @@ void model_add_quantised(struct model *model, const char *name, uint32_t rank, c
     tile_shape(rows, cols, sized ? group : 1, &tile_rows, &tile_cols);
     snprintf(names[bits][zeros], sizeof names[0][0], "%s%u", zeros ? "uint" : "int", bits);
     snprintf(facts[bits][zeros], sizeof facts[0][0],
-             "{\"family\":\"affine\",\"element\":\"%s\",\"bits\":%u,\"signed\":%s,\"fraction_bits\":0,\"special\":\"none\",\"zero_point\":%s}", names[bits][zeros], bits,
-             zeros ? "false" : "true", zeros ? "true" : "false");
+             "{\"family\":\"affine\",\"element\":\"%s\",\"bits\":%u,\"signed\":%s,\"fraction_bits\":0,\"special\":\"none\",\"zero_point\":%s}",
+             names[bits][zeros], bits, zeros ? "false" : "true", zeros ? "true" : "false");
     if (sized) snprintf(own->group, sizeof own->group, "%u", (unsigned)group);
     else snprintf(own->group, sizeof own->group, group ? "\"tensor\"" : "\"channel\"");
     tensor->format = names[bits][zeros];
@@ -258,7 +259,8 @@ static enum status run_jobs(struct run *run, struct err *err)
     return status;
 }
 
-enum status model_write(const struct writer_ops *ops, struct model *model, const struct writer_options *options, struct writer_size *size, struct err *err)
+enum status model_write(const struct writer_ops *ops, struct model *model, const struct writer_options *options, struct writer_size *size,
+                        struct err *err)
 {
     struct writer_size own_size;
     struct outset *set = NULL;

@@ -2,7 +2,8 @@
  *
  *   model_add_kept / model_add_quantised (random bytes) -> model_write(ops, path, workers) -> file(s)
  *
- * Why this way: the bytes of every plane are known, so a reader can be compared with them byte by byte; jobs, tickets and threads are those of a real run.
+ * Why this way: the bytes of every plane are known, so a reader can be compared with them byte by byte; jobs, tickets and threads are those of a
+ * real run.
  * Corner cases: unused bits at row ends are 0, as packers leave them; a job holds up to tiles_per_job tiles; threads yield at random.
  * Reference: container/writer.h. Worked number: 5 tiles, 2 a job: 3 tickets.
  */
@@ -47,8 +48,10 @@ void model_free(struct model *model);
 /* A kept tensor of random bytes; split: two planes where the dtype has them; mapped as out_plane.mapped. */
 void model_add_kept(struct model *model, const char *name, const char *dtype, uint32_t rank, const uint64_t *dims, bool split, bool mapped);
 
-/* A quantised tensor with random codes of format facts: bits of a code, group (0 channel, UINT64_MAX tensor), bf16 scales, zeros if asked. compressible: few code values. */
-void model_add_quantised(struct model *model, const char *name, uint32_t rank, const uint64_t *dims, uint32_t bits, uint64_t group, bool zeros, bool mapped);
+/* A quantised tensor with random codes of format facts: bits of a code, group (0 channel, UINT64_MAX tensor), bf16 scales, zeros if asked.
+ * compressible: few code values. */
+void model_add_quantised(struct model *model, const char *name, uint32_t rank, const uint64_t *dims, uint32_t bits, uint64_t group, bool zeros,
+                         bool mapped);
 
 /* A small file; compressible text when text, else random. */
 void model_add_blob(struct model *model, const char *name, size_t nbytes, bool text);
@@ -57,6 +60,7 @@ void model_add_blob(struct model *model, const char *name, size_t nbytes, bool t
 struct writer_options model_options(const char *path, enum compress_mode compress);
 
 /* Plans, opens, puts every tile from options->n_workers threads, finishes and commits. size may be NULL. */
-enum status model_write(const struct writer_ops *ops, struct model *model, const struct writer_options *options, struct writer_size *size, struct err *err);
+enum status model_write(const struct writer_ops *ops, struct model *model, const struct writer_options *options, struct writer_size *size,
+                        struct err *err);
 
 #endif

@@ -1,8 +1,8 @@
 /* support.h: what the C tests share: cmocka in its required order, temporary directories, files, the data folders.
  *
  * Why this way: a test program is one table of cases; everything around it stands here once.
- * Corner cases: temp_dir makes a fresh directory under $TMPDIR or /tmp that temp_dir_remove deletes with all in it; shared_data returns NULL, after saying so
- * on stdout, when the optional data folder is missing.
+ * Corner cases: temp_dir makes a fresh directory under $TMPDIR or /tmp that temp_dir_remove deletes with all in it; shared_data returns NULL, after
+ * saying so on stdout, when the optional data folder is missing.
  * Reference: cmocka 1.1.
  */
 #ifndef LLMQ_TESTS_SUPPORT_H
@@ -22,18 +22,18 @@
 #include "base/err.h"
 
 /* Fails the test with the sentence in err when status is not OK. */
-#define assert_ok(call)                                                                                          \
-    do {                                                                                                         \
-        enum status assert_ok_status = (call);                                                                   \
-        if (assert_ok_status != OK) fail_msg("%s: status %d: %s", #call, (int)assert_ok_status, err.text);       \
+#define assert_ok(call)                                                                                                                              \
+    do {                                                                                                                                             \
+        enum status assert_ok_status = (call);                                                                                                       \
+        if (assert_ok_status != OK) fail_msg("%s: status %d: %s", #call, (int)assert_ok_status, err.text);                                           \
     } while (0)
 
 /* Fails unless status is wanted and the sentence contains part. */
-#define assert_refused(call, wanted, part)                                                                       \
-    do {                                                                                                         \
-        enum status assert_refused_status = (call);                                                              \
-        if (assert_refused_status != (wanted)) fail_msg("%s: status %d: %s", #call, (int)assert_refused_status, err.text); \
-        if (!strstr(err.text, (part))) fail_msg("%s: message '%s' lacks '%s'", #call, err.text, (part));         \
+#define assert_refused(call, wanted, part)                                                                                                           \
+    do {                                                                                                                                             \
+        enum status assert_refused_status = (call);                                                                                                  \
+        if (assert_refused_status != (wanted)) fail_msg("%s: status %d: %s", #call, (int)assert_refused_status, err.text);                           \
+        if (!strstr(err.text, (part))) fail_msg("%s: message '%s' lacks '%s'", #call, err.text, (part));                                             \
     } while (0)
 
 /* A fresh directory; the caller frees the name with temp_dir_remove. */
