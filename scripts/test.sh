@@ -27,7 +27,7 @@ install_packages $BUILD_PACKAGES $TEST_PACKAGES
 
 build=build-$compiler
 [ "$sanitize" = ON ] && build=$build-sanitize
-[ "$sanitize" = ON ] && export LLMQ_TEST_SANITIZED=1
+[ "$sanitize" = ON ] && export LLMQ_CLI_LIGHT=1 # no limits of memory and time under sanitizers
 cmake -S . -B "$build" -DCMAKE_C_COMPILER="$compiler" -DLLMQ_WERROR=ON -DLLMQ_SANITIZE=$sanitize
 cmake --build "$build" -j "$(nproc)"
 [ "$sanitize" = ON ] || scripts/demo.sh
