@@ -14,6 +14,7 @@
  */
 #include "base/json.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -577,4 +578,43 @@ enum status json_string(const cJSON *item, const char *what, const char **out, s
     if (!cJSON_IsString(item)) return err_set(err, ERR_DATA, "%s is not a string", what);
     *out = item->valuestring;
     return OK;
+}
+
+enum status json_u64_in(const cJSON *object, const char *name, uint64_t low, uint64_t high, uint64_t *out, struct err *err)
+{
+    enum status status = json_u64(json_get(object, name), name, out, err);
+    if (status == OK && (*out < low || *out > high))
+        return err_set(err, ERR_DATA, "%s is %" PRIu64 ", not %" PRIu64 " .. %" PRIu64, name, *out, low, high);
+    return status;
+}
+
+enum status json_u32_in(const cJSON *object, const char *name, uint32_t low, uint32_t high, uint32_t *out, struct err *err)
+{
+    uint64_t value = 0;
+    enum status status = json_u64_in(object, name, low, high, &value, err);
+    *out = (uint32_t)value;
+    return status;
+}
+
+enum status json_optional_u32(const cJSON *object, const char *name, uint32_t high, uint32_t *out, struct err *err)
+{
+    *out = 0;
+    return json_get(object, name) ? json_u32_in(object, name, 0, high, out, err) : OK;
+}
+
+enum status json_bool(const cJSON *object, const char *name, bool *out, struct err *err)
+{
+    const cJSON *item = json_get(object, name);
+    *out = item && cJSON_IsTrue(item);
+    if (!item || cJSON_IsBool(item)) return OK;
+    return err_set(err, ERR_DATA, "%s is neither true nor false", name);
+}
+
+enum status json_pair(const cJSON *object, const char *name, uint64_t *a, uint64_t *b, struct err *err)
+{
+    const cJSON *item = json_get(object, name);
+    if (!item || !cJSON_IsArray(item) || !item->child || !item->child->next || item->child->next->next)
+        return err_set(err, ERR_DATA, "%s is not an array of two numbers", name);
+    enum status status = json_u64(item->child, name, a, err);
+    return status == OK ? json_u64(item->child->next, name, b, err) : status;
 }

@@ -51,6 +51,14 @@ const cJSON *json_get(const cJSON *object, const char *key);
 /* Integral number 0 .. 2^53-1, else ERR_DATA naming what. */
 enum status json_u64(const cJSON *item, const char *what, uint64_t *out, struct err *err);
 
+/* Member name of an object as a number from low to high; as one that may be absent, which means 0; as true or false, absent means false; as an array of
+ * two numbers. Else ERR_DATA naming the member. */
+enum status json_u64_in(const cJSON *object, const char *name, uint64_t low, uint64_t high, uint64_t *out, struct err *err);
+enum status json_u32_in(const cJSON *object, const char *name, uint32_t low, uint32_t high, uint32_t *out, struct err *err);
+enum status json_optional_u32(const cJSON *object, const char *name, uint32_t high, uint32_t *out, struct err *err);
+enum status json_bool(const cJSON *object, const char *name, bool *out, struct err *err);
+enum status json_pair(const cJSON *object, const char *name, uint64_t *a, uint64_t *b, struct err *err);
+
 /* The string of item, else ERR_DATA naming what. The pointer lives as long as the tree. */
 enum status json_string(const cJSON *item, const char *what, const char **out, struct err *err);
 

@@ -17,6 +17,7 @@
 #include "base/json.h"
 #include "base/size.h"
 #include "container/shown.h"
+#include "layout/facts.h"
 #include "number/scale.h"
 
 #define DEPTH_MAX 16
@@ -109,46 +110,6 @@ struct parse {
 
 static const struct json_limits item_limits = { .max_depth = DEPTH_MAX, .max_values = ITEM_VALUES_MAX, .plain_integers = true };
 
-static enum status get_u64(const cJSON *object, const char *name, uint64_t low, uint64_t high, uint64_t *out, struct err *err)
-{
-    enum status status = json_u64(json_get(object, name), name, out, err);
-    if (status == OK && (*out < low || *out > high))
-        return err_set(err, ERR_DATA, "%s is %" PRIu64 ", not %" PRIu64 " .. %" PRIu64, name, *out, low, high);
-    return status;
-}
-
-static enum status get_u32(const cJSON *object, const char *name, uint32_t low, uint32_t high, uint32_t *out, struct err *err)
-{
-    uint64_t value = 0;
-    enum status status = get_u64(object, name, low, high, &value, err);
-    *out = (uint32_t)value;
-    return status;
-}
-
-/* A number that may be absent, which means 0. */
-static enum status get_optional(const cJSON *object, const char *name, uint32_t high, uint32_t *out, struct err *err)
-{
-    *out = 0;
-    return json_get(object, name) ? get_u32(object, name, 0, high, out, err) : OK;
-}
-
-static enum status get_bool(const cJSON *object, const char *name, bool *out, struct err *err)
-{
-    const cJSON *item = json_get(object, name);
-    *out = item && cJSON_IsTrue(item);
-    if (!item || cJSON_IsBool(item)) return OK;
-    return err_set(err, ERR_DATA, "%s is neither true nor false", name);
-}
-
-static enum status get_pair(const cJSON *object, const char *name, uint64_t *a, uint64_t *b, struct err *err)
-{
-    const cJSON *item = json_get(object, name);
-    if (!item || !cJSON_IsArray(item) || !item->child || !item->child->next || item->child->next->next)
-        return err_set(err, ERR_DATA, "%s is not an array of two numbers", name);
-    enum status status = json_u64(item->child, name, a, err);
-    return status == OK ? json_u64(item->child->next, name, b, err) : status;
-}
-
 /* A string that may be absent (""), copied. */
 static enum status get_name(struct llmq_index *index, const cJSON *object, const char *name, const char **out, struct err *err)
 {
@@ -166,7 +127,7 @@ static enum status get_name(struct llmq_index *index, const cJSON *object, const
 static enum status take_chunks(struct parse *parse, const cJSON *owner, uint64_t wanted, uint64_t *first, struct err *err)
 {
     uint64_t count = 0, n_chunks = parse->shard->trailer.n_chunks;
-    enum status status = get_pair(owner, "chunks", first, &count, err);
+    enum status status = json_pair(owner, "chunks", first, &count, err);
     if (status != OK) return status;
     if (count != wanted) return err_set(err, ERR_DATA, "it has %" PRIu64 " chunks, wanted %" PRIu64, count, wanted);
     if (*first > n_chunks || count > n_chunks - *first)
@@ -214,75 +175,17 @@ static enum status check_plane_chunks(const struct llmq_shard *shard, const stru
 
 /* ---- formats -------------------------------------------------------------------------------------------------------------------- */
 
-static enum status read_float_element(const cJSON *facts, struct elem *elem, struct err *err)
-{
-    uint32_t bias = 0;
-    enum status status = get_u32(facts, "mantissa_bits", 0, 14, &elem->man_bits, err);
-    if (status == OK) status = get_u32(facts, "bias", 0, 127, &bias, err);
-    if (status != OK) return status;
-    elem->kind = ELEM_FLOAT;
-    elem->bias = (int32_t)bias;
-    int32_t top = (1 << elem->exp_bits) - 1 - elem->bias;
-    if (elem->bits != 1 + elem->exp_bits + elem->man_bits || elem->bits > 16 || top > 127 || top < -126)
-        return err_set(err, ERR_UNSUPPORTED, "a float element of %u bits, %u of exponent, %u of mantissa, bias %u", elem->bits, elem->exp_bits,
-                       elem->man_bits, bias);
-    if (elem->special == ELEM_NAN_ONLY && elem->man_bits == 0) return err_set(err, ERR_DATA, "an element without mantissa has no NaN");
-    elem->emax = elem->special == ELEM_IEEE ? top - 1 : top;
-    uint32_t mantissa_max = (1u << elem->man_bits) - (elem->special == ELEM_NAN_ONLY ? 2 : 1);
-    elem->max = (1.0f + (float)mantissa_max / (float)(1u << elem->man_bits)) * exact_exp2(elem->emax);
-    return OK;
-}
-
-static enum status read_integer_element(const cJSON *facts, struct elem *elem, struct err *err)
-{
-    bool is_signed;
-    enum status status = get_bool(facts, "signed", &is_signed, err);
-    if (status == OK && !json_get(facts, "signed")) status = err_set(err, ERR_DATA, "signed is missing");
-    if (status == OK) status = get_optional(facts, "fraction_bits", 64, &elem->fraction_bits, err);
-    if (status != OK) return status;
-    elem->kind = is_signed ? ELEM_SIGNED : ELEM_UNSIGNED;
-    elem->code_max = (int32_t)((1u << (elem->bits - is_signed)) - 1);
-    elem->code_min = is_signed ? -elem->code_max - 1 : 0;
-    elem->max = (float)elem->code_max * exact_exp2(-(int32_t)elem->fraction_bits);
-    elem->emax = exact_ilog2(elem->max);
-    return OK;
-}
-
-static enum status read_element(const cJSON *facts, struct elem *elem, struct err *err)
-{
-    const cJSON *special = json_get(facts, "special");
-    const char *word = "none";
-    enum status status = get_u32(facts, "bits", 1, 16, &elem->bits, err);
-    if (status == OK) status = get_optional(facts, "exponent_bits", 8, &elem->exp_bits, err);
-    if (status == OK && special) status = json_string(special, "special", &word, err);
-    if (status != OK) return status;
-    if (strcmp(word, "none") == 0) elem->special = ELEM_NO_SPECIAL;
-    else if (strcmp(word, "nan") == 0) elem->special = ELEM_NAN_ONLY;
-    else if (strcmp(word, "ieee") == 0) elem->special = ELEM_IEEE;
-    else return err_set(err, ERR_DATA, "special is '%s', not none, nan or ieee", shown_str(word).text);
-    return elem->exp_bits ? read_float_element(facts, elem, err) : read_integer_element(facts, elem, err);
-}
-
 static enum status read_facts(struct parse *parse, const cJSON *facts, struct stored_format *stored, struct err *err)
 {
     if (!cJSON_IsObject(facts)) return err_set(err, ERR_DATA, "it is not an object");
     enum status status = get_name(parse->index, facts, "family", &stored->family, err);
     if (status == OK) status = get_name(parse->index, facts, "element", &stored->elem.name, err);
-    if (status != OK) return status;
-    const struct family *family = family_find(stored->family);
-    if (!family) return OK;
-    status = read_element(facts, &stored->elem, err);
-    if (status == OK) status = get_bool(facts, "zero_point", &stored->format.zero_point, err);
-    if (status != OK) return status;
-    bool is_affine = strcmp(stored->family, "affine") == 0;
-    if (is_affine ? stored->elem.kind == ELEM_FLOAT || stored->elem.fraction_bits : stored->format.zero_point)
-        return err_set(err, ERR_DATA, "family '%s' has no such element or zero point", stored->family);
+    const struct family *family = status == OK ? family_find(stored->family) : NULL;
+    if (!family) return status;
+    status = facts_read(facts, family, &stored->format, &stored->elem, err);
     stored->format.name = stored->name;
-    stored->format.summary = "";
-    stored->format.family = family;
-    stored->format.elem = &stored->elem;
-    stored->decodable = true;
-    return OK;
+    stored->decodable = status == OK;
+    return status;
 }
 
 static enum status add_format(void *context, const char *key, size_t key_nbytes, const char *value, size_t value_nbytes, struct err *err)
@@ -314,8 +217,8 @@ static const struct stored_format *find_format(const struct parse *parse, const 
 static enum status read_blob(struct parse *parse, const cJSON *item, uint64_t *nbytes, struct llmq_blob *place, struct err *err)
 {
     if (!cJSON_IsObject(item)) return err_set(err, ERR_DATA, "it is not an object");
-    enum status status = get_u64(item, "bytes", 0, BLOB_NBYTES_MAX, nbytes, err);
-    if (status == OK) status = get_u64(item, "tile", 1, TILE_NBYTES_MAX, &place->tile, err);
+    enum status status = json_u64_in(item, "bytes", 0, BLOB_NBYTES_MAX, nbytes, err);
+    if (status == OK) status = json_u64_in(item, "tile", 1, TILE_NBYTES_MAX, &place->tile, err);
     if (status == OK) status = take_chunks(parse, item, size_ceil_div(*nbytes, place->tile), &place->first, err);
     for (uint64_t at = 0, i = place->first; status == OK && at < *nbytes; at += place->tile, i++) {
         struct llmq_chunk chunk;
@@ -424,12 +327,12 @@ static enum status read_plane(struct parse *parse, const cJSON *item, struct llm
     const char *name;
     enum status status = json_string(json_get(item, "name"), "name of a plane", &name, err);
     if (status == OK) status = keep_bytes(parse->index, name, strlen(name), &plane->name, err);
-    if (status == OK) status = get_u32(item, "bits", 1, 64, &plane->bits, err);
-    if (status == OK) status = get_pair(item, "shape", &plane->rows, &plane->cols, err);
-    if (status == OK) status = get_pair(item, "tile", &plane->tile_rows, &plane->tile_cols, err);
+    if (status == OK) status = json_u32_in(item, "bits", 1, 64, &plane->bits, err);
+    if (status == OK) status = json_pair(item, "shape", &plane->rows, &plane->cols, err);
+    if (status == OK) status = json_pair(item, "tile", &plane->tile_rows, &plane->tile_cols, err);
     if (status == OK) status = plane_check(plane, err);
     if (status == OK && json_get(item, "offset")) {
-        status = get_u64(item, "offset", LLMQ_HEADER_NBYTES, parse->shard->trailer.index_offset, &stored->offset, err);
+        status = json_u64_in(item, "offset", LLMQ_HEADER_NBYTES, parse->shard->trailer.index_offset, &stored->offset, err);
         if (status == OK && plane_nbytes(plane) == 0) status = err_set(err, ERR_DATA, "it has an offset, but no bytes");
     }
     if (status == OK) status = take_chunks(parse, item, plane_tile_count(plane), &stored->first, err);
@@ -505,7 +408,7 @@ static enum status read_group(const cJSON *item, struct quant *quant, struct err
         return OK;
     }
     quant->group_kind = GROUP_SIZE;
-    return get_u32(item, "group", 1, GROUP_MAX, &quant->group, err);
+    return json_u32_in(item, "group", 1, GROUP_MAX, &quant->group, err);
 }
 
 /* Scales or zeros: rows x groups fields, tiles that go with those of the codes or a single one. */
@@ -549,7 +452,7 @@ static enum status read_quantised(struct parse *parse, const cJSON *item, const 
     if (status != OK || !format->decodable) return status;
     uint64_t axis = 0;
     status = read_group(item, quant, err);
-    if (status == OK) status = get_u64(item, "axis", 0, TENSOR_RANK_MAX, &axis, err);
+    if (status == OK) status = json_u64_in(item, "axis", 0, TENSOR_RANK_MAX, &axis, err);
     if (status != OK) return status;
     if (axis != (tensor->rank ? tensor->rank - 1 : 0))
         return err_set(err, ERR_UNSUPPORTED, "its groups run along dim %" PRIu64 ", not along the last", axis);
@@ -570,7 +473,7 @@ static enum status read_tensor(struct parse *parse, const cJSON *item, struct te
     if (status == OK) status = read_dtype(item, tensor, err);
     if (status == OK) status = get_name(index, item, "role", &entry->role, err);
     if (status == OK) status = read_digest(item, &entry->source_digest, err);
-    if (status == OK) status = get_pair(item, "tile", &entry->tile_rows, &entry->tile_cols, err);
+    if (status == OK) status = json_pair(item, "tile", &entry->tile_rows, &entry->tile_cols, err);
     if (status == OK && (entry->tile_rows == 0 || entry->tile_cols == 0)) status = err_set(err, ERR_DATA, "its tile is empty");
     if (status == OK) status = read_planes(parse, item, entry, err);
     if (status != OK) return status;

@@ -7,6 +7,8 @@
  */
 #include "layout/facts.h"
 
+#include <string.h>
+
 void facts_write(const struct format *format, struct text *out)
 {
     static const char *const special[] = { [ELEM_NO_SPECIAL] = "none", [ELEM_NAN_ONLY] = "nan", [ELEM_IEEE] = "ieee" };
@@ -17,4 +19,68 @@ void facts_write(const struct format *format, struct text *out)
                  special[elem->special]);
     else text_add(out, "\"signed\":%s,\"fraction_bits\":%u,", elem->kind == ELEM_SIGNED ? "true" : "false", elem->fraction_bits);
     text_add(out, "\"zero_point\":%s}", format->zero_point ? "true" : "false");
+}
+
+static enum status read_float_element(const cJSON *facts, struct elem *elem, struct err *err)
+{
+    uint32_t bias = 0;
+    enum status status = json_u32_in(facts, "mantissa_bits", 0, 14, &elem->man_bits, err);
+    if (status == OK) status = json_u32_in(facts, "bias", 0, 127, &bias, err);
+    if (status != OK) return status;
+    elem->kind = ELEM_FLOAT;
+    elem->bias = (int32_t)bias;
+    int32_t top = (1 << elem->exp_bits) - 1 - elem->bias;
+    if (elem->bits != 1 + elem->exp_bits + elem->man_bits || elem->bits > 16 || top > 127 || top < -126)
+        return err_set(err, ERR_UNSUPPORTED, "a float element of %u bits, %u of exponent, %u of mantissa, bias %u", elem->bits, elem->exp_bits,
+                       elem->man_bits, bias);
+    if (elem->special == ELEM_NAN_ONLY && elem->man_bits == 0) return err_set(err, ERR_DATA, "an element without mantissa has no NaN");
+    elem->emax = elem->special == ELEM_IEEE ? top - 1 : top;
+    uint32_t mantissa_max = (1u << elem->man_bits) - (elem->special == ELEM_NAN_ONLY ? 2 : 1);
+    elem->max = (1.0f + (float)mantissa_max / (float)(1u << elem->man_bits)) * exact_exp2(elem->emax);
+    return OK;
+}
+
+static enum status read_integer_element(const cJSON *facts, struct elem *elem, struct err *err)
+{
+    bool is_signed;
+    enum status status = json_bool(facts, "signed", &is_signed, err);
+    if (status == OK && !json_get(facts, "signed")) status = err_set(err, ERR_DATA, "signed is missing");
+    if (status == OK) status = json_optional_u32(facts, "fraction_bits", 64, &elem->fraction_bits, err);
+    if (status != OK) return status;
+    elem->kind = is_signed ? ELEM_SIGNED : ELEM_UNSIGNED;
+    elem->code_max = (int32_t)((1u << (elem->bits - is_signed)) - 1);
+    elem->code_min = is_signed ? -elem->code_max - 1 : 0;
+    elem->max = (float)elem->code_max * exact_exp2(-(int32_t)elem->fraction_bits);
+    elem->emax = exact_ilog2(elem->max);
+    return OK;
+}
+
+static enum status read_element(const cJSON *facts, struct elem *elem, struct err *err)
+{
+    const cJSON *special = json_get(facts, "special");
+    const char *word = "none";
+    char shown[80];
+    enum status status = json_u32_in(facts, "bits", 1, 16, &elem->bits, err);
+    if (status == OK) status = json_optional_u32(facts, "exponent_bits", 8, &elem->exp_bits, err);
+    if (status == OK && special) status = json_string(special, "special", &word, err);
+    if (status != OK) return status;
+    if (strcmp(word, "none") == 0) elem->special = ELEM_NO_SPECIAL;
+    else if (strcmp(word, "nan") == 0) elem->special = ELEM_NAN_ONLY;
+    else if (strcmp(word, "ieee") == 0) elem->special = ELEM_IEEE;
+    else return err_set(err, ERR_DATA, "special is '%s', not none, nan or ieee", err_name(word, strlen(word), shown, sizeof shown));
+    return elem->exp_bits ? read_float_element(facts, elem, err) : read_integer_element(facts, elem, err);
+}
+
+enum status facts_read(const cJSON *facts, const struct family *family, struct format *format, struct elem *elem, struct err *err)
+{
+    enum status status = read_element(facts, elem, err);
+    if (status == OK) status = json_bool(facts, "zero_point", &format->zero_point, err);
+    if (status != OK) return status;
+    bool is_affine = strcmp(family->name, "affine") == 0;
+    if (is_affine ? elem->kind == ELEM_FLOAT || elem->fraction_bits : format->zero_point)
+        return err_set(err, ERR_DATA, "family '%s' has no such element or zero point", family->name);
+    format->summary = "";
+    format->family = family;
+    format->elem = elem;
+    return OK;
 }

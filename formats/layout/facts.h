@@ -9,9 +9,14 @@
 #ifndef LLMQ_LAYOUT_FACTS_H
 #define LLMQ_LAYOUT_FACTS_H
 
+#include "base/json.h"
 #include "base/text.h"
 #include "number/format.h"
 
 void facts_write(const struct format *format, struct text *out);
+
+/* The reverse: fills *elem (but its name) and what decoding needs of *format, whose elem it points at *elem. ERR_DATA or ERR_UNSUPPORTED for facts
+ * that no element of this family has. */
+enum status facts_read(const cJSON *facts, const struct family *family, struct format *format, struct elem *elem, struct err *err);
 
 #endif
