@@ -16,7 +16,7 @@
 
 const struct setting settings_table[SET_COUNT] = {
     [SET_IN] = { "in", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | CMD_DEQUANTIZE | CMD_COMPARE, false,
-                 "model to read: a .safetensors or .llmq file, a model.safetensors.index.json, or a model folder" },
+                 "model to read: a .safetensors, .llmq or .gguf file, a model.safetensors.index.json, or a model folder" },
     [SET_OUT] = { "out", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | WRITES, false,
                   "output; without it convert writes NAME.FORMAT.llmq into the current folder" },
     [SET_AGAINST] = { "against", SETTING_TEXT, "PATH", NULL, 0, 0, CMD_COMPARE, false, "model to compare with" },
