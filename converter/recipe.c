@@ -259,7 +259,7 @@ static bool is_weight(const struct tensor *tensor)
 static bool selects(const struct rule *rule, const struct tensor *tensor, const struct role *role)
 {
     if (rule->pattern && pattern_kind(rule->pattern) == PATTERN_EXACT) return pattern_match(rule->pattern, tensor->name);
-    if (!rule->keep && (tensor->rank < 2 || !is_weight(tensor))) return false;
+    if (tensor->rank < 2 || (!rule->keep && !is_weight(tensor))) return false;
     return rule->pattern ? pattern_match(rule->pattern, tensor->name) : role_is(role, rule->role);
 }
 

@@ -32,7 +32,6 @@ enum call {
     CALL_PWRITE,
     CALL_FSTAT,
     CALL_FSYNC,
-    CALL_FTRUNCATE,
     CALL_FCHMOD,
     CALL_FLOCK,
     CALL_LINK,
@@ -46,8 +45,8 @@ enum call {
     N_CALLS
 };
 
-static const char *const call_names[N_CALLS] = { "open", "close",  "pread",  "pwrite", "fstat", "fsync",   "ftruncate", "fchmod", "flock",
-                                                 "link", "rename", "unlink", "mkdir",  "rmdir", "statvfs", "stat",      "lstat" };
+static const char *const call_names[N_CALLS] = { "open", "close",  "pread",  "pwrite", "fstat", "fsync",   "fchmod", "flock",
+                                                 "link", "rename", "unlink", "mkdir",  "rmdir", "statvfs", "stat",   "lstat" };
 
 static struct {
     enum call call;
@@ -87,10 +86,6 @@ static int fail_fstat(int fd, struct stat *st)
 static int fail_fsync(int fd)
 {
     return hit(CALL_FSYNC) ? -1 : fsync(fd);
-}
-static int fail_ftruncate(int fd, off_t length)
-{
-    return hit(CALL_FTRUNCATE) ? -1 : ftruncate(fd, length);
 }
 static int fail_fchmod(int fd, mode_t mode)
 {
@@ -162,7 +157,6 @@ static const struct io_calls failing = {
     .pwrite = fail_pwrite,
     .fstat = fail_fstat,
     .fsync = fail_fsync,
-    .ftruncate = fail_ftruncate,
     .fchmod = fail_fchmod,
     .flock = fail_flock,
     .link = fail_link,

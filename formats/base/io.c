@@ -33,7 +33,6 @@ const struct io_calls io_system = {
     .pwrite = pwrite,
     .fstat = fstat,
     .fsync = fsync,
-    .ftruncate = ftruncate,
     .fchmod = fchmod,
     .flock = flock,
     .link = link,

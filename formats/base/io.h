@@ -31,7 +31,6 @@ struct io_calls {
     ssize_t (*pwrite)(int fd, const void *buf, size_t nbytes, off_t offset);
     int (*fstat)(int fd, struct stat *st);
     int (*fsync)(int fd);
-    int (*ftruncate)(int fd, off_t length);
     int (*fchmod)(int fd, mode_t mode);
     int (*flock)(int fd, int operation);
     int (*link)(const char *from, const char *to);

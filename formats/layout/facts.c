@@ -76,8 +76,7 @@ enum status facts_read(const cJSON *facts, const struct family *family, struct f
     enum status status = read_element(facts, elem, err);
     if (status == OK) status = json_bool(facts, "zero_point", &format->zero_point, err);
     if (status != OK) return status;
-    bool is_affine = strcmp(family->name, "affine") == 0;
-    if (is_affine ? elem->kind == ELEM_FLOAT || elem->fraction_bits : format->zero_point)
+    if (family->integers ? elem->kind == ELEM_FLOAT || elem->fraction_bits : format->zero_point)
         return err_set(err, ERR_DATA, "family '%s' has no such element or zero point", family->name);
     format->summary = "";
     format->family = family;

@@ -72,4 +72,4 @@ static void affine_error(const struct quant *quant, const struct kernels *kernel
 }
 
 extern const struct family family_affine;
-const struct family family_affine = { "affine", affine_candidate, affine_candidates, affine_error, NULL };
+const struct family family_affine = { "affine", affine_candidate, affine_candidates, affine_error, NULL, true };

@@ -127,4 +127,4 @@ static size_t mx_search(const struct quant *quant, const struct kernels *kernels
 }
 
 extern const struct family family_mx;
-const struct family family_mx = { "mx", mx_candidate, mx_candidates, mx_error, mx_search };
+const struct family family_mx = { "mx", mx_candidate, mx_candidates, mx_error, mx_search, false };

@@ -58,6 +58,7 @@ struct family {
      * SEARCH_GROUPS), for n weights without importance in groups of `group`. */
     size_t (*search)(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n, size_t group,
                      struct group_scale *scales);
+    bool integers; /* its elements are integers with a fraction of 0 bits, and a zero point is possible; else no zero point is */
 };
 
 /* A row. */

@@ -71,6 +71,8 @@ class Rules(CliTest):
         self.refused(2, ["plan", *self.base, "--format", "int4", "--rule", "*norm*=int8"], "*norm*", "never selects 1-D")
         self.refused(2, ["plan", *self.base, "--format", "int4", "--rule", "role:norm=int8"], "role:norm")
         self.refused(2, ["plan", *self.base, "--format", "int4", "--rule", "re:.*bias=int8"], "re:.*bias")
+        self.refused(2, ["plan", *self.base, "--format", "int4", "--keep", "*norm*"], "*norm*", "never selects 1-D")
+        self.assertEqual(self.chosen("--format", "int4", "--keep", "model.norm.weight")["model.norm.weight"], "keep")
         chosen = self.chosen("--format", "int4", "--rule", "model.norm.weight=int8")
         self.assertEqual((chosen["model.norm.weight"], chosen["model.layers.0.input_layernorm.weight"]), ("int8", "keep"))
         chosen = self.chosen("--format", "int4", "--rule", "*=int8")
