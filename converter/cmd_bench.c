@@ -18,8 +18,23 @@
 
 enum { ROWS = 64, COLS = 4096, WEIGHTS = ROWS * COLS };
 
-static const char *const default_formats[] = { "mxfp4:rule=floor", "mxfp4:rule=even", "mxfp4", "mxfp6_e2m3", "mxfp8_e4m3", "mxint8", "int4",
-                                               "int4:rule=mse",    "uint4",           "int8" };
+static const char *const default_formats[] = { "mxfp4:rule=floor",
+                                               "mxfp4:rule=even",
+                                               "mxfp4",
+                                               "mxfp6_e2m3",
+                                               "mxfp8_e4m3",
+                                               "mxint8",
+                                               "int4",
+                                               "int4:rule=mse",
+                                               "uint4",
+                                               "int8",
+                                               "nvfp4",
+                                               "q8_0",
+                                               "q4_0",
+                                               "q4_k",
+                                               "q6_k",
+                                               "iq4_xs",
+                                               "q4_k:rule=mse" };
 
 struct bench {
     const struct app *app;
@@ -54,6 +69,9 @@ static double best_seconds(const struct bench *bench, const struct quant *quant,
         .source = bench->source, .dtype = dtype_find("BF16", 4), .n_rows = ROWS, .n_cols = COLS, .measure = measured ? &measure : NULL
     };
     for (uint32_t k = 0; k < CODEC_PLANES_MAX; k++) tile.planes[k] = bench->planes[k];
+    static const float matrix = 0.0001f;
+    if (quant->tensor_scale) tile.tensor_scales = &matrix;
+    tile.matrix_rows = ROWS;
     double best = 1e9, start = clock_seconds();
     do {
         double before = clock_seconds();
@@ -68,7 +86,10 @@ static void run_set(struct bench *bench, const char *text, const struct quant *q
 {
     double plain = 2e-9 * WEIGHTS / best_seconds(bench, quant, kernels, false);
     double measured = 2e-9 * WEIGHTS / best_seconds(bench, quant, kernels, true);
-    uint64_t digest = digest64(bench->planes[0], (size_t)WEIGHTS * quant->format->elem->bits / 8);
+    struct plane planes[CODEC_PLANES_MAX];
+    const struct shape shape = { ROWS, COLS, 1 };
+    codec_planes(quant, &shape, planes);
+    uint64_t digest = digest64(bench->planes[0], (size_t)plane_nbytes(&planes[0]));
     bool same = *reference == 0 || *reference == digest;
     *reference = digest;
     if (bench->json)
@@ -94,8 +115,11 @@ static enum status run_format(struct bench *bench, const char *text, const struc
 static enum status run_all(struct bench *bench, struct err *err)
 {
     const struct settings *settings = &bench->app->settings;
-    struct quant_params params = { settings->values[SET_GROUP_SIZE], settings->values[SET_SCALE_DTYPE], settings->values[SET_SCALE_RULE],
-                                   settings->values[SET_ROUNDING], false };
+    struct quant_params params = { .group = settings->values[SET_GROUP_SIZE],
+                                   .scale = settings->values[SET_SCALE_DTYPE],
+                                   .rule = settings->values[SET_SCALE_RULE],
+                                   .rounding = settings->values[SET_ROUNDING],
+                                   .tensor_scale = settings->values[SET_NVFP4_SCALE] };
     if (settings_given(settings, SET_FORMAT)) return run_format(bench, settings_text(settings, SET_FORMAT), &params, err);
     params.where_valid = true;
     enum status status = OK;
@@ -112,7 +136,8 @@ enum status cmd_bench(struct app *app, struct err *err)
     bench.source = malloc(2 * WEIGHTS);
     for (uint32_t k = 0; k < CODEC_PLANES_MAX; k++) bench.planes[k] = calloc(WEIGHTS, 4);
     bench.scratch = (struct codec_scratch){ malloc(WEIGHTS * sizeof(float)), malloc(WEIGHTS * sizeof(float)), malloc(WEIGHTS * sizeof(uint16_t)), 0 };
-    bool fine = bench.source && bench.planes[0] && bench.planes[1] && bench.planes[2] && bench.scratch.x && bench.scratch.y && bench.scratch.codes;
+    bool fine = bench.source && bench.planes[0] && bench.planes[1] && bench.planes[2] && bench.planes[3] && bench.scratch.x && bench.scratch.y &&
+                bench.scratch.codes;
     enum status status = fine ? OK : err_set(err, ERR_MEMORY, "out of memory");
     if (fine) {
         fill(bench.source);

@@ -11,8 +11,8 @@
 
 static double default_bits(const struct format *format)
 {
-    double group = (double)format->default_group;
-    return format->elem->bits + (scale_type_bits(format->default_scale) + (format->zero_point ? format->elem->bits : 0)) / group;
+    struct quant quant;
+    return quant_parse(format->name, NULL, &quant, NULL) == OK ? quant_bits_per_weight(&quant, 0, 0) : 0.0;
 }
 
 /* Names of the set bits, with a separator; quote is put around each. */
@@ -41,8 +41,14 @@ static void print_json(void)
     printf("{\"formats\":[");
     for (size_t i = 0; i < format_count(); i++) {
         const struct format *format = format_at(i);
-        printf("%s\n{\"name\":\"%s\",\"family\":\"%s\",\"element\":\"%s\",\"bits\":%u,\"bits_per_weight\":", i ? "," : "", format->name,
-               format->family->name, format->elem->name, format->elem->bits);
+        printf("%s\n{\"name\":\"%s\",\"family\":\"%s\",\"element\":", i ? "," : "", format->name, format->family->name);
+        print_json_string(stdout, format->elem ? format->elem->name : NULL);
+        printf(",\"bits\":");
+        if (format->elem) printf("%u", format->elem->bits);
+        else printf("null");
+        printf(",\"gguf_type\":");
+        print_json_string(stdout, format->block ? format->block->name : NULL);
+        printf(",\"bits_per_weight\":");
         print_json_number(stdout, default_bits(format));
         printf(",\"group\":%u,\"channel\":%s,\"tensor\":%s,\"zero_point\":%s,\"scale_dtypes\":[", format->default_group,
                format->channel ? "true" : "false", format->tensor ? "true" : "false", format->zero_point ? "true" : "false");
@@ -69,11 +75,13 @@ enum status cmd_formats(struct app *app, struct err *err)
         const struct format *format = format_at(i);
         printf("%-12s %7.3f %6u  ", format->name, default_bits(format), format->default_group);
         print_names(format->scale_types, SCALE_TYPE_COUNT, scale_name, "", ",");
-        printf("%*s %s; scale rules ", format->scale_types == 1u << SCALE_E8M0 ? 11 : 4, "", format->summary);
+        printf("%*s %s; scale rules ", format->scale_types & (format->scale_types - 1) ? 4 : 11, "", format->summary);
         print_names(format->rules, RULE_COUNT, rule_name, "", ", ");
         printf(" (%s)\n", scale_rule_name(format->default_rule));
     }
-    printf("\nGroups: any size from 1 to %u weights along the input axis%s. Parameters inline: int4:group=64,scale=f16,rule=mse,rounding=away\n",
-           GROUP_MAX, "; integer formats also channel and tensor");
+    printf("\nGroups: any size from 1 to %u weights along the input axis; integer formats also channel and tensor; the formats of GGUF those they "
+           "have.\n"
+           "Parameters inline: int4:group=64,scale=f16,rule=mse,rounding=away\n",
+           GROUP_MAX);
     return OK;
 }

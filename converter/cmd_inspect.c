@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/pool.h"
+#include "container/gguf.h"
 #include "container/llmq_read.h"
 #include "converter/app.h"
 #include "converter/print.h"
@@ -51,6 +52,25 @@ static void text_tensor(const struct inspection *in, size_t i)
     printf("\n");
 }
 
+/* The value of a short string key, or NULL; the caller frees it. */
+static char *gguf_text(const struct container *container, const char *key)
+{
+    char *text = NULL;
+    size_t nbytes = 0;
+    return gguf_get_string(container, key, 256, &text, &nbytes, NULL) == OK ? text : NULL;
+}
+
+static void text_gguf(const struct container *container)
+{
+    const struct gguf_header *header = gguf_header_of(container, 0);
+    char *architecture = gguf_text(container, "general.architecture"), *name = gguf_text(container, "general.name"), shown[97];
+    printf("GGUF version %u, %zu keys, alignment %u, architecture %s", header->version, header->n_keys, header->alignment,
+           architecture ? show_name(architecture, shown, 48) : "unknown");
+    printf(name ? ", name %s\n" : "\n", name ? show_name(name, shown, 96) : "");
+    free(architecture);
+    free(name);
+}
+
 static void text_summary(const struct inspection *in)
 {
     const struct container *container = in->container;
@@ -65,6 +85,7 @@ static void text_summary(const struct inspection *in)
     printf("%s: %s, %zu tensors, %llu weights, %s of tensors in %zu file%s of %s\n", container->path, container->ops->name, container->n_tensors,
            (unsigned long long)weights, show_bytes(nbytes, a), container->n_files, container->n_files == 1 ? "" : "s", show_bytes(file_nbytes, b));
     if (llmq_is(container)) printf("written by %s\n", llmq_writer_of(container));
+    if (gguf_is(container)) text_gguf(container);
     for (size_t i = 0; i < container->n_blobs; i++)
         printf("%s%s (%s)%s", i ? ", " : "with ", container->blobs[i].name, show_bytes(container->blobs[i].nbytes, a),
                i + 1 == container->n_blobs ? "\n" : "");
@@ -127,6 +148,19 @@ static void json_tensor(const struct inspection *in, size_t i)
     printf("}");
 }
 
+static void json_gguf(const struct container *container)
+{
+    const struct gguf_header *header = gguf_header_of(container, 0);
+    char *architecture = gguf_text(container, "general.architecture"), *name = gguf_text(container, "general.name");
+    printf("],\"gguf\":{\"version\":%u,\"alignment\":%u,\"keys\":%zu,\"architecture\":", header->version, header->alignment, header->n_keys);
+    print_json_string(stdout, architecture);
+    printf(",\"name\":");
+    print_json_string(stdout, name);
+    printf("}");
+    free(architecture);
+    free(name);
+}
+
 static void print_json(const struct inspection *in)
 {
     const struct container *container = in->container;
@@ -139,7 +173,9 @@ static void print_json(const struct inspection *in)
         print_json_string(stdout, container->blobs[i].name);
         printf(",\"nbytes\":%llu}", (unsigned long long)container->blobs[i].nbytes);
     }
-    printf("],\"n_tensors\":%zu,\"tensors\":[", container->n_tensors);
+    if (gguf_is(container)) json_gguf(container);
+    else putchar(']');
+    printf(",\"n_tensors\":%zu,\"tensors\":[", container->n_tensors);
     for (size_t i = 0; i < container->n_tensors; i++) json_tensor(in, i);
     printf("\n]}\n");
 }

@@ -3,18 +3,20 @@
  * Drawing: open (header, trailer, index) -> every chunk of every plane and blob -> the padding between them.
  * Why this way: the first damage in file order is named: file, tensor, plane, tile.
  * Corner cases: exit code 3 for damage of any kind in a file that is a container, also when the index itself is damaged; 1 when it is no container
- * or cannot be read.
+ * or cannot be read. GGUF has no checksums: its structure, its padding and that all weights are finite are checked.
  * Reference: FORMAT.md 5. Example: llmq verify x.llmq.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/pool.h"
+#include "container/gguf.h"
 #include "container/llmq_read.h"
 #include "converter/app.h"
 #include "converter/jobs.h"
 #include "converter/print.h"
 #include "converter/progress.h"
+#include "converter/scan.h"
 
 enum { BLOB_PIECE = 1 << 18 };
 
@@ -75,19 +77,47 @@ static enum status verify_opened(struct app *app, struct container *container, s
     return status;
 }
 
+/* ---- GGUF ----------------------------------------------------------------------------------------------------------------------- */
+
+/* GGUF has no checksums: its header was checked when it was opened; what is left are padding and numbers. */
+static enum status verify_gguf(struct app *app, struct container *container, struct err *err)
+{
+    const uint64_t asked = settings_number(&app->settings, SET_THREADS);
+    const unsigned workers = asked ? (unsigned)asked : pool_cpu_count();
+    struct scan *scans = calloc(container->n_tensors + 1, sizeof *scans);
+    enum status status = scans ? gguf_check_padding(container, err) : err_set(err, ERR_MEMORY, "out of memory");
+    if (!status) status = scan_model(app, container, NULL, workers > 4 ? 4 : workers, scans, err);
+    for (size_t i = 0; i < container->n_tensors && !status; i++) {
+        char name[200];
+        if (scans[i].n_nan + scans[i].n_inf == 0) continue;
+        err_name(container->tensors[i].name, strlen(container->tensors[i].name), name, sizeof name);
+        status = err_set(err, ERR_DATA, "tensor '%s' has %llu NaN and %llu Inf, the first at row %llu, column %llu", name,
+                         (unsigned long long)scans[i].n_nan, (unsigned long long)scans[i].n_inf, (unsigned long long)scans[i].bad_row,
+                         (unsigned long long)scans[i].bad_col);
+    }
+    if (!status) status = container_check_unchanged(container, err);
+    free(scans);
+    return status;
+}
+
+/* ---- the command ---------------------------------------------------------------------------------------------------------------- */
+
 static void print_result(const struct app *app, const struct container *container)
 {
     uint64_t total = 0, chunks = 0;
     char shown[24];
     for (size_t i = 0; i < container->n_files; i++) {
         total += container->files[i].nbytes;
-        chunks += llmq_shard_of(container, i)->trailer.n_chunks;
+        if (llmq_is(container)) chunks += llmq_shard_of(container, i)->trailer.n_chunks;
     }
     if (settings_flag(&app->settings, SET_JSON)) {
         printf("{\"path\":");
         print_json_string(stdout, container->path);
         printf(",\"ok\":true,\"files\":%zu,\"tensors\":%zu,\"chunks\":%llu,\"nbytes\":%llu}\n", container->n_files, container->n_tensors,
                (unsigned long long)chunks, (unsigned long long)total);
+    } else if (!settings_flag(&app->settings, SET_QUIET) && !llmq_is(container)) {
+        printf("%s: sound: %zu tensors, all weights finite, %s in %zu file%s; GGUF has no checksums\n", container->path, container->n_tensors,
+               show_bytes(total, shown), container->n_files, container->n_files == 1 ? "" : "s");
     } else if (!settings_flag(&app->settings, SET_QUIET)) {
         printf("%s: sound: %zu tensors, %llu chunks, %s in %zu file%s\n", container->path, container->n_tensors, (unsigned long long)chunks,
                show_bytes(total, shown), container->n_files, container->n_files == 1 ? "" : "s");
@@ -102,7 +132,8 @@ static bool begins_as_container(const struct app *app, const char *path)
     bool is_container = false;
     if (file_open(app->io, path, &file, NULL) == OK) {
         size_t n_head = file.nbytes < sizeof head ? (size_t)file.nbytes : sizeof head;
-        is_container = file_read(&file, head, n_head, 0, NULL) == OK && llmq_container_ops.probe(path, false, head, n_head);
+        is_container = file_read(&file, head, n_head, 0, NULL) == OK &&
+                       (llmq_container_ops.probe(path, false, head, n_head) || gguf_container_ops.probe(path, false, head, n_head));
     }
     file_close(&file);
     return is_container;
@@ -123,7 +154,9 @@ static enum status verify_path(struct app *app, const char *path, struct err *er
     struct container *container = NULL;
     enum status status = container_open(app->io, path, &container, err);
     if (status) return status == ERR_DATA && begins_as_container(app, path) ? (err->code = ERR_MISMATCH) : status;
-    if (!llmq_is(container)) status = err_set(err, ERR_UNSUPPORTED, "'%s' is no .llmq container; only these carry checksums", container->path);
+    if (gguf_is(container)) status = verify_gguf(app, container, err);
+    else if (!llmq_is(container))
+        status = err_set(err, ERR_UNSUPPORTED, "'%s' is neither a .llmq container nor GGUF: nothing in it can be checked", container->path);
     else status = verify_opened(app, container, err);
     if (!status) print_result(app, container);
     container_close(container);

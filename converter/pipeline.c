@@ -1,13 +1,14 @@
 /* pipeline.c: see pipeline.h.
  *
- * Drawing: observe passes of spanning tensors (range, then candidate errors), then for every job
- *   tile_read -> per tile: digest of the source, encode / split / narrow -> parts -> writer_put; in ticket order: add measures and digests
+ * Drawing: observe passes of spanning tensors (range, then candidate errors) and of matrices with scales, then for every job
+ *   tile_read -> per tile: digest of the source, encode / move / split / narrow -> parts -> writer_put; in ticket order: add measures and digests
  * Why this way: all buffers of a worker are made once; a job never allocates.
  * Corner cases: a NaN or an overflow names tensor, row, column and count; whatever fails wakes the workers that wait for their turn.
  * Reference: plan.h, writer.h. Worked number: a job of 8 tiles of BF16 -> mxfp4 reads 4 MiB and writes 1 MiB of codes and 64 KiB of scales.
  */
 #include "converter/pipeline.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +34,7 @@ struct pipeline {
     struct writer *writer;
     struct worker *workers;
     struct group_scale **given; /* per entry: scales of a spanning tensor, else NULL */
+    float **tensor_scales; /* per entry: scales of its matrices, else NULL */
     struct progress *progress;
     struct result *result;
     struct digest128 *digests; /* per entry */
@@ -90,6 +92,12 @@ static enum status describe_fault(struct pipeline *pipeline, size_t i, const str
     char name[200];
     err_name(tensor->name, strlen(tensor->name), name, sizeof name);
     unsigned long long row = tile->row + fault->row, col = tile->col + fault->col;
+    if (fault->kind == CODEC_NO_PLACE)
+        return err_set(
+            err, ERR_DATA,
+            "cannot move tensor '%s' of '%s': the scale of the group at row %llu, column %llu has no place in the format's blocks; a --format "
+            "with --allow-requantize would quantise it again",
+            name, pipeline->plan->container->path, row, col);
     if (fault->kind == CODEC_SCALE_OVERFLOW)
         return err_set(err, ERR_DATA,
                        "cannot quantise tensor '%s' of '%s': weights at row %llu, column %llu are too large for scales of type %s; a wider "
@@ -107,14 +115,15 @@ static enum status describe_fault(struct pipeline *pipeline, size_t i, const str
 
 /* ---- observe passes ------------------------------------------------------------------------------------------------------------- */
 
-/* State of the pass over one spanning tensor; tiles are folded in ticket order. */
+/* State of the pass over one spanning tensor; errors are folded in ticket order. */
 struct observing {
     size_t entry;
-    bool errors; /* second pass: candidate errors instead of ranges */
-    struct range *ranges; /* per group */
+    enum { OBSERVE_RANGES, OBSERVE_ERRORS, OBSERVE_MATRICES } pass; /* of groups; candidate errors of groups; ranges of matrices */
+    struct range *ranges; /* per group or matrix */
     double sums[CANDIDATES_MAX]; /* of the group whose tiles are passing */
     uint64_t group; /* that group */
     struct turn turn;
+    pthread_mutex_t lock; /* of ranges */
 };
 
 static uint64_t group_of(const struct quant *quant, const struct tile *tile)
@@ -133,13 +142,6 @@ static void observe_failed(void *context)
     turn_abort(&((struct pipeline *)context)->observing->turn);
 }
 
-static void fold_range(struct observing *observing, uint64_t group, struct range part)
-{
-    struct range *range = &observing->ranges[group];
-    if (part.min < range->min) range->min = part.min;
-    if (part.max > range->max) range->max = part.max;
-}
-
 /* Adds a tile's errors; the choice is made anew each time, so it stands once the group's last tile has passed. */
 static void fold_errors(struct pipeline *pipeline, const struct quant *quant, uint64_t group, const double *part)
 {
@@ -150,6 +152,42 @@ static void fold_errors(struct pipeline *pipeline, const struct quant *quant, ui
     quant_choose(quant, observing->ranges[group], observing->sums, &pipeline->given[observing->entry][group]);
 }
 
+/* Rows [first, first + n_rows) of a tile that is read. */
+static struct codec_tile part_of_tile(const struct pipeline *pipeline, size_t i, const uint8_t *source, const struct tile *place, uint64_t first,
+                                      uint64_t n_rows)
+{
+    const struct dtype *dtype = tile_read_dtype(plan_tensor(pipeline->plan, i));
+    return (struct codec_tile){ .source = source + first * place->n_cols * dtype->bits / 8,
+                                .dtype = dtype,
+                                .n_rows = n_rows,
+                                .n_cols = place->n_cols,
+                                .nonfinite = pipeline->plan->nonfinite };
+}
+
+/* Adds the range of a tile to that of its group, or piece by piece to those of its matrices. Ranges need no order. */
+static enum status observe_ranges(struct pipeline *pipeline, size_t i, const struct tile *place, struct worker *worker, struct err *err)
+{
+    struct observing *observing = pipeline->observing;
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    const bool matrices = observing->pass == OBSERVE_MATRICES;
+    const uint64_t step = matrices ? entry->shape.rows / entry->shape.n_matrices : UINT64_MAX;
+    struct codec_fault fault;
+    struct range part;
+    for (uint64_t r = 0, count; r < place->n_rows; r += count) {
+        uint64_t left = step - (place->row + r) % step;
+        count = left < place->n_rows - r ? left : place->n_rows - r;
+        struct codec_tile tile = part_of_tile(pipeline, i, worker->source, place, r, count);
+        if (!codec_observe_range(pipeline->app->kernels, &tile, &worker->scratch, &part, &fault)) {
+            fault.row += r;
+            return describe_fault(pipeline, i, place, &fault, err);
+        }
+        pthread_mutex_lock(&observing->lock);
+        range_add(&observing->ranges[matrices ? (place->row + r) / step : group_of(&entry->verdict.quant, place)], part);
+        pthread_mutex_unlock(&observing->lock);
+    }
+    return OK;
+}
+
 static enum status observe_job(void *context, unsigned worker_index, const struct job *job, struct err *err)
 {
     struct pipeline *pipeline = context;
@@ -158,44 +196,40 @@ static enum status observe_job(void *context, unsigned worker_index, const struc
     struct worker *worker = &pipeline->workers[worker_index];
     struct tile place = plane_tile(&entry->source, job->first_tile);
     uint64_t group = group_of(&entry->verdict.quant, &place);
-    struct codec_fault fault;
-    struct range range;
     double errors[CANDIDATES_MAX];
     enum status status = tile_read(pipeline->plan->container, entry->tensor, &entry->source, job->first_tile, 1, worker->source, err);
-    if (status) return status;
-    struct codec_tile tile = { .source = worker->source,
-                               .dtype = plan_tensor(pipeline->plan, job->tensor)->dtype,
-                               .n_rows = place.n_rows,
-                               .n_cols = place.n_cols,
-                               .nonfinite = pipeline->plan->nonfinite };
-    if (observing->errors)
+    if (!status && observing->pass == OBSERVE_ERRORS) {
+        struct codec_tile tile = part_of_tile(pipeline, job->tensor, worker->source, &place, 0, place.n_rows);
         codec_observe_errors(&entry->verdict.quant, pipeline->app->kernels, &tile, &worker->scratch, observing->ranges[group], errors);
-    else if (!codec_observe_range(pipeline->app->kernels, &tile, &worker->scratch, &range, &fault))
-        return describe_fault(pipeline, job->tensor, &place, &fault, err);
+    } else if (!status) {
+        status = observe_ranges(pipeline, job->tensor, &place, worker, err);
+    }
+    if (status) return status;
     if (!turn_wait(&observing->turn, job->ticket)) return err_set(err, ERR_CANCELLED, "stopped");
-    if (observing->errors) fold_errors(pipeline, &entry->verdict.quant, group, errors);
-    else fold_range(observing, group, range);
+    if (observing->pass == OBSERVE_ERRORS) fold_errors(pipeline, &entry->verdict.quant, group, errors);
     turn_done(&observing->turn, job->ticket);
     progress_add(pipeline->progress, plane_tile_nbytes(&entry->source, job->first_tile));
     return OK;
 }
 
-static enum status observe_pass(struct pipeline *pipeline, bool errors, struct err *err)
+static enum status observe_pass(struct pipeline *pipeline, int pass, struct err *err)
 {
     struct observing *observing = pipeline->observing;
-    observing->errors = errors;
+    observing->pass = pass;
     observing->group = UINT64_MAX;
     turn_init(&observing->turn);
+    pthread_mutex_init(&observing->lock, NULL);
     struct job_list list = {
         pipeline->plan->n_tensors, observe_tiles, 1, pipeline->plan->n_workers, pipeline->app->stop, observe_job, observe_failed, pipeline
     };
     enum status status = jobs_run(&list, err);
     turn_destroy(&observing->turn);
+    pthread_mutex_destroy(&observing->lock);
     return status;
 }
 
-/* Scales of one spanning tensor. */
-static enum status observe_tensor(struct pipeline *pipeline, size_t i, struct err *err)
+/* Scales of the groups of one spanning tensor. */
+static enum status observe_groups(struct pipeline *pipeline, size_t i, struct err *err)
 {
     const struct plan_entry *entry = &pipeline->plan->entries[i];
     const struct quant *quant = &entry->verdict.quant;
@@ -203,16 +237,41 @@ static enum status observe_tensor(struct pipeline *pipeline, size_t i, struct er
     struct observing observing = { .entry = i, .ranges = calloc(n_groups, sizeof *observing.ranges) };
     pipeline->given[i] = calloc(n_groups, sizeof **pipeline->given);
     pipeline->observing = &observing;
-    enum status status = observing.ranges && pipeline->given[i] ? observe_pass(pipeline, false, err) : err_set(err, ERR_MEMORY, "out of memory");
+    enum status status =
+        observing.ranges && pipeline->given[i] ? observe_pass(pipeline, OBSERVE_RANGES, err) : err_set(err, ERR_MEMORY, "out of memory");
     for (size_t g = 0; g < n_groups && !status; g++)
         if (!quant->format->family->candidate(quant, observing.ranges[g], 0, &pipeline->given[i][g])) {
             struct codec_fault fault = { CODEC_SCALE_OVERFLOW, 0, 0 };
             struct tile place = { .row = quant->group_kind == GROUP_TENSOR ? 0 : g };
             status = describe_fault(pipeline, i, &place, &fault, err);
         }
-    if (!status && quant->format->family->candidates(quant) > 1) status = observe_pass(pipeline, true, err);
+    if (!status && quant->format->family->candidates(quant) > 1) status = observe_pass(pipeline, OBSERVE_ERRORS, err);
     free(observing.ranges);
     pipeline->observing = NULL;
+    return status;
+}
+
+/* Scales of the matrices of one tensor. */
+static enum status observe_matrices(struct pipeline *pipeline, size_t i, struct err *err)
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    const size_t n = (size_t)entry->shape.n_matrices;
+    struct observing observing = { .entry = i, .ranges = calloc(n, sizeof *observing.ranges) };
+    pipeline->tensor_scales[i] = calloc(n, sizeof **pipeline->tensor_scales);
+    pipeline->observing = &observing;
+    enum status status =
+        observing.ranges && pipeline->tensor_scales[i] ? observe_pass(pipeline, OBSERVE_MATRICES, err) : err_set(err, ERR_MEMORY, "out of memory");
+    for (size_t m = 0; m < n && !status; m++) pipeline->tensor_scales[i][m] = entry->verdict.quant.format->family->tensor_scale(observing.ranges[m]);
+    free(observing.ranges);
+    pipeline->observing = NULL;
+    return status;
+}
+
+static enum status observe_tensor(struct pipeline *pipeline, size_t i, struct err *err)
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    enum status status = entry->spans ? observe_groups(pipeline, i, err) : OK;
+    if (!status && entry->fate == FATE_QUANTISE && entry->verdict.quant.tensor_scale) status = observe_matrices(pipeline, i, err);
     return status;
 }
 
@@ -223,42 +282,52 @@ static void add_part(struct worker *worker, size_t *n_parts, uint32_t plane, uin
     worker->parts[(*n_parts)++] = (struct part){ plane, tile, bytes, (size_t)nbytes };
 }
 
-static enum status quantise_tile(struct pipeline *pipeline, size_t i, uint64_t index, const struct tile *place, const uint8_t *source,
-                                 uint8_t *const planes[], struct worker *worker, struct measure *measure, struct err *err)
+static enum status quantise_tile(struct pipeline *pipeline, size_t i, const struct tile *place, const uint8_t *source, uint8_t *const planes[],
+                                 struct worker *worker, struct measure *measure, struct err *err)
 {
     const struct plan_entry *entry = &pipeline->plan->entries[i];
     const struct quant *quant = &entry->verdict.quant;
     struct codec_fault fault;
-    struct codec_tile tile = { .source = source,
-                               .dtype = plan_tensor(pipeline->plan, i)->dtype,
-                               .n_rows = place->n_rows,
-                               .n_cols = place->n_cols,
-                               .nonfinite = pipeline->plan->nonfinite,
-                               .measure = pipeline->plan->measure ? measure : NULL };
-    (void)index;
+    struct codec_tile tile = part_of_tile(pipeline, i, source, place, 0, place->n_rows);
+    tile.measure = pipeline->plan->measure ? measure : NULL;
+    tile.first_row = place->row;
+    tile.matrix_rows = entry->shape.rows / entry->shape.n_matrices;
+    tile.tensor_scales = pipeline->tensor_scales[i];
     if (entry->spans) tile.given = &pipeline->given[i][group_of(quant, place)];
     for (uint32_t k = 0; k < CODEC_PLANES_MAX; k++) tile.planes[k] = planes[k];
     if (codec_encode(quant, pipeline->app->kernels, &tile, &worker->scratch, &fault)) return OK;
     return describe_fault(pipeline, i, place, &fault, err);
 }
 
-/* The single tiles of a spanning tensor's scales and zeros, made by its first job. */
-static void store_given(struct pipeline *pipeline, size_t i, uint8_t *const planes[], struct worker *worker, size_t *n_parts)
+/* source: the tile's bytes of each plane of the source, one plane behind the other. Between equal layouts these are the output's. */
+static enum status carry_tile(struct pipeline *pipeline, size_t i, uint64_t index, const struct tile *place, const uint8_t *source,
+                              uint8_t *const planes[], struct worker *worker, struct err *err)
 {
-    const struct out_tensor *out = &pipeline->plan->outs[i];
-    const struct quant *quant = &pipeline->plan->entries[i].verdict.quant;
-    for (uint32_t k = 1; k < out->n_planes; k++) {
-        const struct plane *plane = &out->planes[k].plane;
-        size_t nbytes = (size_t)plane_nbytes(plane), rows = (size_t)plane->rows;
-        memset(planes[k], 0, nbytes);
-        if (k == 1) codec_store_scales(quant, pipeline->given[i], rows, planes[k]);
-        else
-            for (size_t r = 0; r < rows; r++) codec_store_zeros(quant, &pipeline->given[i][r], 1, planes[k] + r * plane_row_nbytes(plane));
-        add_part(worker, n_parts, k, 0, planes[k], nbytes);
+    const struct plan *plan = pipeline->plan;
+    const struct plan_entry *entry = &plan->entries[i];
+    const struct quant *from = plan_tensor(plan, i)->quant, *to = &entry->verdict.quant;
+    const uint8_t *bytes[CODEC_PLANES_MAX] = { NULL };
+    struct codec_fault fault;
+    for (uint32_t k = 0; k < entry->n_from; k++) {
+        const size_t nbytes = (size_t)plan_from(plan, i, k, index).nbytes;
+        bytes[k] = source;
+        source += nbytes;
+        if (from->blocks == to->blocks) memcpy(planes[k], bytes[k], nbytes);
+        else if (codec_is_whole(from, &entry->shape, &entry->from[k]) && nbytes) memcpy(planes[plan->outs[i].n_planes - 1], bytes[k], nbytes);
     }
+    if (from->blocks == to->blocks) return OK;
+    if (codec_transcode(from, bytes, to, place->n_rows, place->n_cols, &worker->scratch, planes, &fault)) return OK;
+    return describe_fault(pipeline, i, place, &fault, err);
 }
 
-/* Encodes, splits or narrows one tile into planes (each pointing at this tile's place) and lists its parts. */
+/* Planes of the tensor as a whole, made by its first job. A carried tensor's are there already. */
+static void store_whole(struct pipeline *pipeline, size_t i, uint8_t *const planes[])
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    if (entry->fate == FATE_QUANTISE) codec_store_whole(&entry->verdict.quant, &entry->shape, pipeline->given[i], pipeline->tensor_scales[i], planes);
+}
+
+/* Encodes, moves, splits or narrows one tile into planes (each pointing at this tile's place) and lists its parts. */
 static enum status do_tile(struct pipeline *pipeline, size_t i, uint64_t index, const uint8_t *source, uint8_t *const planes[], struct worker *worker,
                            struct measure *measure, size_t *n_parts, struct err *err)
 {
@@ -267,19 +336,16 @@ static enum status do_tile(struct pipeline *pipeline, size_t i, uint64_t index, 
     struct tile place = plane_tile(&entry->source, index);
     size_t n_items = (size_t)(place.n_rows * place.n_cols);
     enum status status = OK;
-    uint32_t n_planes = entry->spans ? 1 : out->n_planes;
-    if (entry->fate == FATE_QUANTISE) status = quantise_tile(pipeline, i, index, &place, source, planes, worker, measure, err);
+    if (entry->fate == FATE_QUANTISE) status = quantise_tile(pipeline, i, &place, source, planes, worker, measure, err);
+    else if (entry->fate == FATE_CARRY) status = carry_tile(pipeline, i, index, &place, source, planes, worker, err);
     else if (entry->fate == FATE_CAST) entry->cast->narrow((const float *)(const void *)source, n_items, planes[0]);
     else if (entry->kept.kind == KEPT_DATA) {
         add_part(worker, n_parts, 0, index, source, plane_tile_nbytes(&entry->source, index));
         return OK;
     } else kept_split(entry->kept.kind, entry->kept.item_nbytes, source, n_items, planes);
-    for (uint32_t k = 0; k < n_planes && !status; k++)
-        add_part(worker, n_parts, k, index, planes[k], plane_tile_nbytes(&out->planes[k].plane, index));
-    if (!status && entry->spans && index == 0) {
-        uint8_t *whole[OUT_PLANES_MAX] = { planes[0], planes[1], planes[2], planes[3] };
-        store_given(pipeline, i, whole, worker, n_parts);
-    }
+    if (!status && index == 0) store_whole(pipeline, i, planes);
+    for (uint32_t k = 0; k < out->n_planes && !status; k++)
+        if (!entry->whole[k] || index == 0) add_part(worker, n_parts, k, index, planes[k], plane_tile_nbytes(&out->planes[k].plane, index));
     return status;
 }
 
@@ -304,6 +370,20 @@ static void fold(void *context)
     if (folding->job->first_tile + n == plan_tile_count(pipeline->plan, i)) pipeline->digests[i] = digest_value(pipeline->stream);
 }
 
+/* Planes of the source for each tile of the job, one behind the other. */
+static enum status carry_read(const struct plan *plan, const struct job *job, uint8_t *buf, struct err *err)
+{
+    const struct plan_entry *entry = &plan->entries[job->tensor];
+    enum status status = OK;
+    for (uint64_t tile = job->first_tile; tile < job->first_tile + job->n_tiles; tile++)
+        for (uint32_t k = 0; k < entry->n_from && !status; k++) {
+            const struct span span = plan_from(plan, job->tensor, k, tile);
+            status = container_read_plane(plan->container, entry->tensor, k, span.offset, (size_t)span.nbytes, buf, err);
+            buf += span.nbytes;
+        }
+    return status;
+}
+
 static enum status encode_job(void *context, unsigned worker_index, const struct job *job, struct err *err)
 {
     struct pipeline *pipeline = context;
@@ -315,14 +395,17 @@ static enum status encode_job(void *context, unsigned worker_index, const struct
     const uint8_t *source = worker->source;
     size_t n_parts = 0;
     memcpy(planes, worker->planes, sizeof planes);
-    enum status status = tile_read(plan->container, entry->tensor, &entry->source, job->first_tile, job->n_tiles, worker->source, err);
+    enum status status = entry->n_from
+                             ? carry_read(plan, job, worker->source, err)
+                             : tile_read(plan->container, entry->tensor, &entry->source, job->first_tile, job->n_tiles, worker->source, err);
     for (uint64_t k = 0; k < job->n_tiles && !status; k++) {
-        uint64_t index = job->first_tile + k, nbytes = plane_tile_nbytes(&entry->source, index);
+        uint64_t index = job->first_tile + k, nbytes = plan_tile_nbytes(plan, job->tensor, index);
         worker->measures[k] = (struct measure){ 0 };
-        if (plan->writer->quantised) worker->digests[k] = digest128(source, (size_t)nbytes);
+        if (plan->writer->digests) worker->digests[k] = digest128(source, (size_t)nbytes);
         status = do_tile(pipeline, job->tensor, index, source, planes, worker, &worker->measures[k], &n_parts, err);
         source += nbytes;
-        for (uint32_t p = 0; p < (entry->spans ? 1 : out->n_planes); p++) planes[p] += plane_tile_nbytes(&out->planes[p].plane, index);
+        for (uint32_t p = 0; p < out->n_planes; p++)
+            if (!entry->whole[p]) planes[p] += plane_tile_nbytes(&out->planes[p].plane, index);
     }
     if (status) return status;
     struct folding folding = { pipeline, job, worker };
@@ -349,10 +432,11 @@ static enum status make_all(struct pipeline *pipeline, struct err *err)
     const struct plan *plan = pipeline->plan;
     pipeline->workers = calloc(plan->n_workers, sizeof *pipeline->workers);
     pipeline->given = calloc(plan->n_tensors + 1, sizeof *pipeline->given);
+    pipeline->tensor_scales = calloc(plan->n_tensors + 1, sizeof *pipeline->tensor_scales);
     pipeline->digests = calloc(plan->n_tensors + 1, sizeof *pipeline->digests);
     pipeline->result->measures = calloc(plan->n_tensors + 1, sizeof *pipeline->result->measures);
     pipeline->stream = digest_open();
-    if (!pipeline->workers || !pipeline->given || !pipeline->digests || !pipeline->result->measures || !pipeline->stream)
+    if (!pipeline->workers || !pipeline->given || !pipeline->tensor_scales || !pipeline->digests || !pipeline->result->measures || !pipeline->stream)
         return err_set(err, ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < plan->n_tensors; i++) pipeline->digests[i] = digest128("", 0);
     enum status status = OK;
@@ -365,7 +449,7 @@ static enum status run_passes(struct pipeline *pipeline, struct err *err)
     const struct plan *plan = pipeline->plan;
     enum status status = OK;
     for (size_t i = 0; i < plan->n_tensors && !status; i++)
-        if (plan->entries[i].spans && plan_tile_count(plan, i)) status = observe_tensor(pipeline, i, err);
+        if (plan_tile_count(plan, i)) status = observe_tensor(pipeline, i, err);
     if (status) return status;
     struct job_list list = { plan->n_tensors, encode_tiles, plan->options.tiles_per_job, plan->n_workers, pipeline->app->stop, encode_job,
                              encode_failed,   pipeline };
@@ -379,6 +463,8 @@ static void free_all(struct pipeline *pipeline)
     const struct plan *plan = pipeline->plan;
     for (unsigned w = 0; pipeline->workers && w < plan->n_workers; w++) worker_free(&pipeline->workers[w]);
     for (size_t i = 0; pipeline->given && i < plan->n_tensors; i++) free(pipeline->given[i]);
+    for (size_t i = 0; pipeline->tensor_scales && i < plan->n_tensors; i++) free(pipeline->tensor_scales[i]);
+    free(pipeline->tensor_scales);
     free(pipeline->workers);
     free(pipeline->given);
     free(pipeline->digests);

@@ -39,10 +39,6 @@ static enum status check_prequantised(struct plan *plan, struct err *err)
     char *text = NULL;
     size_t nbytes = 0;
     enum status status = OK;
-    for (size_t i = 0; i < container->n_tensors; i++)
-        if (container->tensors[i].quantised)
-            return err_set(err, ERR_UNSUPPORTED, "'%s' is already quantised (tensor '%s'); dequantize it first", container->path,
-                           container->tensors[i].name);
     for (size_t i = 0; i < container->n_blobs && !status; i++) {
         if (strcmp(container->blobs[i].name, "config.json") != 0 || container->blobs[i].nbytes > 16u << 20) continue;
         nbytes = (size_t)container->blobs[i].nbytes;
@@ -90,6 +86,8 @@ static void read_settings(struct app *app, struct plan *plan)
     } modes[] = { { "none", COMPRESS_NONE }, { "default", COMPRESS_DEFAULT }, { "max", COMPRESS_MAX } };
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
         if (settings_is(settings, SET_COMPRESS, modes[i].name)) plan->options.compress = modes[i].mode;
+    if (plan->writer->blocks) plan->options.compress = COMPRESS_NONE;
+    plan->options.file_type = settings_given(settings, SET_FILE_TYPE) ? (uint32_t)settings_number(settings, SET_FILE_TYPE) : UINT32_MAX;
     plan->nonfinite = settings_is(settings, SET_NONFINITE, "zero")    ? NONFINITE_ZERO
                       : settings_is(settings, SET_NONFINITE, "clamp") ? NONFINITE_CLAMP
                                                                       : NONFINITE_ERROR;
@@ -133,7 +131,7 @@ static enum status default_out_path(struct app *app, const struct recipe *recipe
         plan->out_path = strdup(settings_text(&app->settings, SET_OUT));
     } else {
         char *name = model_name(settings_text(&app->settings, SET_IN)), *recipe_name = NULL;
-        const char *format = recipe->has_default ? recipe->fallback.format->name : "mixed";
+        const char *format = recipe->has_default ? recipe->preset.format->name : "mixed";
         if (!recipe->has_default && settings_given(&app->settings, SET_RECIPE)) {
             recipe_name = model_name(settings_text(&app->settings, SET_RECIPE));
             if (recipe_name) format = recipe_name;
@@ -147,6 +145,13 @@ static enum status default_out_path(struct app *app, const struct recipe *recipe
     if (!plan->out_path) return err_set(err, ERR_MEMORY, "out of memory");
     plan->options.path = plan->out_path;
     return OK;
+}
+
+/* The writer that the output's name asks for; a name with no ending of ours is llmq's own. */
+static const struct writer_ops *convert_writer(const char *out)
+{
+    const struct writer_ops *writer = writer_of_path(out);
+    return writer && writer->quantised ? writer : &llmq_writer_ops;
 }
 
 /* ---- tensors -------------------------------------------------------------------------------------------------------------------- */
@@ -168,6 +173,7 @@ static void out_common(struct plan *plan, size_t i, struct out_tensor *out)
 {
     const struct tensor *tensor = plan_tensor(plan, i);
     *out = (struct out_tensor){ .name = tensor->name, .dims = tensor->dims, .rank = tensor->rank, .dtype = tensor->dtype->name };
+    plan->entries[i].shape = tensor_shape(tensor);
     out->role = plan->entries[i].verdict.role ? plan->entries[i].verdict.role->name : "other";
 }
 
@@ -176,7 +182,7 @@ static void plan_keep(struct plan *plan, size_t i)
     struct plan_entry *entry = &plan->entries[i];
     const struct tensor *tensor = plan_tensor(plan, i);
     struct out_tensor *out = &plan->outs[i];
-    bool split = plan->writer->quantised && plan->options.compress != COMPRESS_NONE;
+    bool split = plan->writer->digests && plan->options.compress != COMPRESS_NONE;
     kept_planes(tensor->dtype, tensor_rows(tensor), tensor_cols(tensor), split, &entry->kept);
     entry->fate = FATE_KEEP;
     entry->source =
@@ -185,7 +191,60 @@ static void plan_keep(struct plan *plan, size_t i)
     out->tile_cols = entry->kept.tile_cols;
     out->n_planes = entry->kept.n_planes;
     for (uint32_t k = 0; k < out->n_planes; k++)
-        out->planes[k] = (struct out_plane){ entry->kept.planes[k], !plan->writer->quantised || compress_maps(plan->options.compress, false, k) };
+        out->planes[k] = (struct out_plane){ entry->kept.planes[k], !plan->writer->digests || compress_maps(plan->options.compress, false, k) };
+}
+
+/* What the writer is told of a tensor coded so, and its planes. */
+static enum status plan_planes(struct plan *plan, size_t i, const struct quant *quant, struct err *err)
+{
+    struct plan_entry *entry = &plan->entries[i];
+    struct out_tensor *out = &plan->outs[i];
+    struct plane planes[CODEC_PLANES_MAX];
+    out->n_planes = codec_planes(quant, &entry->shape, planes);
+    for (uint32_t k = 0; k < out->n_planes; k++) {
+        out->planes[k] = (struct out_plane){ planes[k], compress_maps(plan->options.compress, true, k) };
+        entry->whole[k] = codec_is_whole(quant, &entry->shape, &planes[k]);
+    }
+    codec_tile_shape(quant, &entry->shape, &out->tile_rows, &out->tile_cols);
+    out->format = quant->format->name;
+    out->block = quant->format->block;
+    out->format_facts = facts_of(plan, quant->format);
+    out->group = quant_group_json(quant, entry->group);
+    out->scale_rule = quant->rule == RULE_COUNT ? NULL : scale_rule_name(quant->rule);
+    out->rounding = rounding_name(quant->rounding);
+    out->scale = scale_type_name(quant->scale);
+    return out->format_facts ? OK : err_set(err, ERR_MEMORY, "out of memory");
+}
+
+/* Codes that go as they are from the layout of the source to that of the output. */
+static enum status plan_carry(struct plan *plan, size_t i, struct err *err)
+{
+    struct plan_entry *entry = &plan->entries[i];
+    const struct tensor *tensor = plan_tensor(plan, i);
+    struct quant *quant = &entry->verdict.quant;
+    char name[200];
+    err_name(tensor->name, strlen(tensor->name), name, sizeof name);
+    if (!tensor->quant)
+        return err_set(err, ERR_UNSUPPORTED, "tensor '%s' has type %s, which llmq cannot decode", name, tensor->format ? tensor->format : "?");
+    *quant = *tensor->quant;
+    quant->format = format_find(tensor->quant->format->name);
+    if (!quant->format) return err_set(err, ERR_UNSUPPORTED, "tensor '%s' has format %s, which is none of llmq's own", name, tensor->format);
+    quant->blocks = plan->writer->blocks || quant->format->family->blocks;
+    enum status status = quant->blocks ? layout_check_blocks(quant, err) : OK;
+    if (status) return err_wrap(err, status, "tensor '%s' (another --format with --allow-requantize would quantise it again)", name);
+    if (!quant_fits(quant, tensor_cols(tensor)))
+        return err_set(
+            err, ERR_UNSUPPORTED,
+            "tensor '%s': rows of %llu weights are no multiple of the %u of a block of %s; --rule '%s=f16' --allow-requantize stores them so", name,
+            (unsigned long long)tensor_cols(tensor), quant->format->block->elements, quant->format->block->name, name);
+    entry->fate = FATE_CARRY;
+    entry->n_from = codec_planes(tensor->quant, &entry->shape, entry->from);
+    entry->source = (struct plane){ "data", 0, entry->shape.rows, entry->shape.cols, 0, 0 };
+    codec_tile_shape(quant, &entry->shape, &entry->source.tile_rows, &entry->source.tile_cols);
+    plan->n_carried++;
+    plan->n_carried_groups += quant_groups_per_row(quant, entry->shape.cols) * (quant->group_kind == GROUP_TENSOR ? 1 : entry->shape.rows);
+    plan->scratch_weights = (size_t)size_max(plan->scratch_weights, codec_scratch_weights(quant, entry->shape.rows, entry->shape.cols));
+    return plan_planes(plan, i, quant, err);
 }
 
 static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
@@ -193,26 +252,14 @@ static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
     struct plan_entry *entry = &plan->entries[i];
     const struct tensor *tensor = plan_tensor(plan, i);
     const struct quant *quant = &entry->verdict.quant;
-    struct out_tensor *out = &plan->outs[i];
-    struct plane planes[CODEC_PLANES_MAX];
-    uint64_t rows = tensor_rows(tensor), cols = tensor_cols(tensor);
-    out->n_planes = codec_planes(quant, rows, cols, planes);
-    for (uint32_t k = 0; k < out->n_planes; k++) out->planes[k] = (struct out_plane){ planes[k], compress_maps(plan->options.compress, true, k) };
+    const struct family *family = quant->format->family;
     entry->fate = FATE_QUANTISE;
-    entry->spans = codec_spans(quant, rows, cols);
-    entry->source = (struct plane){ "data", tensor->dtype->bits, rows, cols, planes[0].tile_rows, planes[0].tile_cols };
-    entry->n_reads = !entry->spans ? 1 : quant->format->family->candidates(quant) > 1 ? 3 : 2;
-    out->tile_rows = planes[0].tile_rows;
-    out->tile_cols = planes[0].tile_cols;
-    out->format = quant->format->name;
-    out->format_facts = facts_of(plan, quant->format);
-    out->group = quant_group_json(quant, entry->group);
-    out->scale_rule = scale_rule_name(quant->rule);
-    out->rounding = rounding_name(quant->rounding);
-    out->scale = scale_type_name(quant->scale);
-    if (!out->format_facts) return err_set(err, ERR_MEMORY, "out of memory");
-    plan->scratch_weights = (size_t)size_max(plan->scratch_weights, codec_scratch_weights(quant, rows, cols));
-    return OK;
+    entry->spans = codec_spans(quant, entry->shape.rows, entry->shape.cols);
+    entry->source = (struct plane){ "data", tile_read_dtype(tensor)->bits, entry->shape.rows, entry->shape.cols, 0, 0 };
+    codec_tile_shape(quant, &entry->shape, &entry->source.tile_rows, &entry->source.tile_cols);
+    entry->n_reads = 1u + quant->tensor_scale + (entry->spans ? family->candidates(quant) > 1 ? 2u : 1u : 0u);
+    plan->scratch_weights = (size_t)size_max(plan->scratch_weights, codec_scratch_weights(quant, entry->shape.rows, entry->shape.cols));
+    return plan_planes(plan, i, quant, err);
 }
 
 static void plan_cast(struct plan *plan, size_t i, const struct dtype *dtype)
@@ -233,26 +280,56 @@ static void plan_cast(struct plan *plan, size_t i, const struct dtype *dtype)
     out->planes[0] = (struct out_plane){ plane, true };
 }
 
+/* Bytes of one reading. */
+static uint64_t source_nbytes(const struct plan_entry *entry)
+{
+    uint64_t nbytes = plane_nbytes(&entry->source);
+    for (uint32_t k = 0; k < entry->n_from; k++) nbytes += plane_nbytes(&entry->from[k]);
+    return nbytes;
+}
+
+uint64_t plan_tile_nbytes(const struct plan *plan, size_t index, uint64_t tile)
+{
+    const struct plan_entry *entry = &plan->entries[index];
+    uint64_t nbytes = entry->n_from ? 0 : plane_tile_nbytes(&entry->source, tile);
+    for (uint32_t k = 0; k < entry->n_from; k++) nbytes += plan_from(plan, index, k, tile).nbytes;
+    return nbytes;
+}
+
+/* A tile of the tensor is whole fields of each plane of its source, whatever tiles that plane has itself. */
+struct span plan_from(const struct plan *plan, size_t index, uint32_t k, uint64_t tile)
+{
+    const struct plan_entry *entry = &plan->entries[index];
+    const struct plane *plane = &entry->from[k];
+    const struct tile weights = plane_tile(&entry->source, tile);
+    struct tile fields;
+    if (codec_fields(plan_tensor(plan, index)->quant, &entry->shape, plane, &weights, &fields))
+        return (struct span){ fields.row * plane_row_nbytes(plane) + fields.col * plane->bits / 8,
+                              size_ceil_div(fields.n_cols * plane->bits, 8) * fields.n_rows };
+    return (struct span){ 0, tile == 0 ? plane_nbytes(plane) : 0 };
+}
+
 static void add_totals(struct plan *plan, size_t i)
 {
     struct plan_entry *entry = &plan->entries[i];
     const struct tensor *tensor = plan_tensor(plan, i);
     const struct out_tensor *out = &plan->outs[i];
-    uint64_t tile = plane_nbytes(&entry->source) ? plane_tile_nbytes(&entry->source, 0) : 0, planes_tile = 0, planes = 0;
+    uint64_t tile = plan_tile_count(plan, i) ? plan_tile_nbytes(plan, i, 0) : 0, whole = source_nbytes(entry), planes_tile = 0, planes = 0;
     for (uint32_t k = 0; k < out->n_planes; k++) {
         planes += plane_nbytes(&out->planes[k].plane);
         /* the scales of a spanning tensor are one tile, held whole */
         if (plan_packs(plan, i) && plane_tile_count(&out->planes[k].plane)) planes_tile += plane_tile_nbytes(&out->planes[k].plane, 0);
     }
-    if (plane_nbytes(&entry->source) == 0) entry->n_reads = 0;
+    if (whole == 0) entry->n_reads = 0;
     else entry->n_reads = (entry->n_reads ? entry->n_reads : 1) + entry->n_scans;
     plan->source_tile_nbytes = size_max(plan->source_tile_nbytes, tile);
     plan->planes_tile_nbytes = size_max(plan->planes_tile_nbytes, planes_tile);
     plan->n_weights += tensor->n_weights;
     plan->source_nbytes += tensor->nbytes;
     plan->plane_nbytes += planes;
-    plan->read_nbytes += entry->n_reads * plane_nbytes(&entry->source);
-    plan->scan_nbytes += entry->n_scans * plane_nbytes(&entry->source);
+    plan->read_nbytes += entry->n_reads * whole;
+    plan->scan_nbytes += entry->n_scans * whole;
+    plan->n_fallbacks += entry->fallback_from != NULL;
     if (entry->fate != FATE_QUANTISE) return;
     plan->n_quantised++;
     plan->n_quantised_weights += tensor->n_weights;
@@ -273,6 +350,79 @@ bool plan_packs(const struct plan *plan, size_t index)
 uint64_t plan_tile_count(const struct plan *plan, size_t index)
 {
     return plane_tile_count(&plan->entries[index].source);
+}
+
+/* ---- fates ---------------------------------------------------------------------------------------------------------------------- */
+
+static bool same_coding(const struct quant *a, const struct quant *b)
+{
+    return strcmp(a->format->name, b->format->name) == 0 && a->group_kind == b->group_kind && a->group == b->group && a->scale == b->scale &&
+           a->tensor_scale == b->tensor_scale;
+}
+
+/* Sets quant to its fallback as long as rows of cols weights do not fit. */
+static enum status fall_back(const struct app *app, const struct recipe *recipe, struct plan *plan, size_t i, struct err *err)
+{
+    struct plan_entry *entry = &plan->entries[i];
+    struct quant *quant = &entry->verdict.quant;
+    const struct tensor *tensor = plan_tensor(plan, i);
+    const struct format *wanted = quant->format;
+    enum status status = OK;
+    quant->blocks |= plan->writer->blocks;
+    if (quant->blocks) status = layout_check_blocks(quant, err);
+    while (!status && !quant_fits(quant, tensor_cols(tensor))) {
+        entry->fallback_from = wanted;
+        if (settings_flag(&app->settings, SET_NO_FALLBACK))
+            status =
+                err_set(err, ERR_USAGE, "rows of %llu weights are no multiple of the %u of a block of %s, and --no-fallback forbids another format",
+                        (unsigned long long)tensor_cols(tensor), quant->format->block->elements, quant->format->name);
+        if (!status) status = recipe_fall_back(recipe, quant, err);
+        quant->blocks |= plan->writer->blocks;
+        if (!status && quant->blocks) status = layout_check_blocks(quant, err);
+    }
+    char name[200];
+    return status ? err_wrap(err, status, "tensor '%s'", err_name(tensor->name, strlen(tensor->name), name, sizeof name)) : OK;
+}
+
+/* True for a plain tensor whose dtype is the format asked for. */
+static bool is_already(const struct tensor *tensor, const struct quant *quant)
+{
+    return !tensor->quantised && quant->format->family->blocks && quant->format->block->elements == 1 &&
+           strcmp(tensor->dtype->name, quant->format->block->name) == 0;
+}
+
+static enum status refuse_requantise(const struct plan *plan, size_t i, struct err *err)
+{
+    const struct tensor *tensor = plan_tensor(plan, i);
+    char name[200];
+    return err_set(err, ERR_UNSUPPORTED, "tensor '%s' of '%s' is already quantised (%s); --allow-requantize quantises it again, to %s",
+                   err_name(tensor->name, strlen(tensor->name), name, sizeof name), plan->container->path, tensor->format,
+                   plan->entries[i].verdict.quant.format->name);
+}
+
+/* Decides between keep, carry and quantise. */
+static enum status plan_fate(const struct app *app, const struct recipe *recipe, struct plan *plan, size_t i, struct err *err)
+{
+    struct plan_entry *entry = &plan->entries[i];
+    struct verdict *verdict = &entry->verdict;
+    const struct tensor *tensor = plan_tensor(plan, i);
+    enum status status = verdict->keep ? OK : fall_back(app, recipe, plan, i, err);
+    if (status) return status;
+    if (!verdict->keep && is_already(tensor, &verdict->quant)) {
+        verdict->keep = true;
+        verdict->reason = "has that type already";
+    }
+    if (verdict->keep && tensor->quantised && tensor->n_weights) return plan_carry(plan, i, err);
+    if (verdict->keep) {
+        plan_keep(plan, i);
+        return OK;
+    }
+    if (tensor->quant && same_coding(tensor->quant, &verdict->quant)) {
+        verdict->reason = "has that format already";
+        return plan_carry(plan, i, err);
+    }
+    if (tensor->quantised && !settings_flag(&app->settings, SET_ALLOW_REQUANTIZE)) return refuse_requantise(plan, i, err);
+    return plan_quantise(plan, i, err);
 }
 
 /* ---- --nonfinite keep ----------------------------------------------------------------------------------------------------------- */
@@ -349,16 +499,30 @@ static enum status finish_plan(struct plan *plan, struct err *err)
 
 static enum status decide_all(struct app *app, struct recipe *recipe, struct plan *plan, struct err *err)
 {
-    enum status status = OK;
-    for (size_t i = 0; i < plan->n_tensors && !status; i++) status = recipe_decide(recipe, plan_tensor(plan, i), &plan->entries[i].verdict, err);
+    struct model_facts facts = { 0 };
+    enum status status = model_facts_make(plan->container, recipe->roles, &facts, err);
+    for (size_t i = 0; i < plan->n_tensors && !status; i++)
+        status = recipe_decide(recipe, &facts, plan_tensor(plan, i), &plan->entries[i].verdict, err);
+    model_facts_free(&facts);
     if (!status) status = recipe_check_rules(recipe, err);
     if (!status && settings_is(&app->settings, SET_NONFINITE, "keep")) status = keep_nonfinite(app, plan, err);
     for (size_t i = 0; i < plan->n_tensors && !status; i++) {
         out_common(plan, i, &plan->outs[i]);
-        if (plan->entries[i].verdict.keep) plan_keep(plan, i);
-        else status = plan_quantise(plan, i, err);
+        status = plan_fate(app, recipe, plan, i, err);
     }
     return status;
+}
+
+/* A run without a word about formats moves a model to another container; one with a word must find something to do. */
+static enum status check_effect(const struct recipe *recipe, const struct plan *plan, struct err *err)
+{
+    bool asked = recipe->has_default || recipe->n_rules;
+    if (plan->n_quantised || plan->n_carried) return OK;
+    if (!asked && plan->writer->blocks) return OK; /* GGUF in, GGUF out: to join or to split */
+    if (!asked) return err_set(err, ERR_USAGE, "nothing says what to quantise to: give --format, --rule or --recipe");
+    return err_set(err, ERR_USAGE,
+                   "'%s': no tensor would be quantised (%zu tensors; llmq inspect --tensors shows their roles, --rule selects by name)",
+                   plan->container->path, plan->n_tensors);
 }
 
 enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *plan, struct err *err)
@@ -366,17 +530,14 @@ enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *pl
     *plan = (struct plan){ .writer = &llmq_writer_ops };
     if (!settings_given(&app->settings, SET_IN)) return err_set(err, ERR_USAGE, "--in is missing: the model to read");
     if (app->settings.n_arguments) return err_set(err, ERR_USAGE, "unexpected argument '%s'", app->settings.arguments[0]);
+    if (settings_given(&app->settings, SET_OUT)) plan->writer = convert_writer(settings_text(&app->settings, SET_OUT));
     enum status status = open_model(app, settings_text(&app->settings, SET_IN), plan, err);
     if (!status) read_settings(app, plan);
     if (!status) status = check_prequantised(plan, err);
     if (!status) status = default_out_path(app, recipe, plan, err);
     if (!status) status = decide_all(app, recipe, plan, err);
     if (!status) status = finish_plan(plan, err);
-    if (!status && plan->n_quantised == 0)
-        status = err_set(err, ERR_USAGE,
-                         "'%s': no tensor would be quantised (%zu tensors; llmq inspect --tensors shows their roles, --rule selects by name)",
-                         plan->container->path, plan->n_tensors);
-    return status;
+    return status ? status : check_effect(recipe, plan, err);
 }
 
 /* Entries of wanted tensors only. */

@@ -1,6 +1,6 @@
 /* plan.h: everything a run will do, decided before it begins: the fate of every tensor, every byte of output, the reads, memory and threads.
  *
- *   container + rules -> plan_entry per tensor (keep | quantise | cast) -> planes -> writer_plan (offsets, sizes) -> memory: threads and tiles a job
+ *   container + rules -> plan_entry per tensor (keep | carry | quantise | cast) -> planes -> writer_plan (offsets, sizes) -> memory: threads and tiles a job
  *
  * Why this way: `plan` prints this struct, `convert` executes it; there is no second opinion.
  * Corner cases: a budget too small for the threads asked lowers the threads, and the plan says so; too small for one is an error that says how much
@@ -22,18 +22,28 @@
 #include "layout/codec.h"
 #include "layout/kept.h"
 
-enum fate { FATE_KEEP, FATE_QUANTISE, FATE_CAST };
+enum fate {
+    FATE_KEEP, /* plain bytes as they are */
+    FATE_CARRY, /* codes and scales as they are, perhaps in another layout */
+    FATE_QUANTISE,
+    FATE_CAST /* decode */
+};
 
 struct plan_entry {
     size_t tensor; /* index in the container */
     enum fate fate;
-    struct verdict verdict; /* role, rule, quant */
+    struct verdict verdict; /* role, rule, quant; of a carried tensor quant is how it is and stays coded */
+    const struct format *fallback_from; /* the format asked for, where rows are no multiple of its block; else NULL */
+    struct shape shape;
+    bool whole[OUT_PLANES_MAX]; /* planes that are written once, not tile by tile */
+    struct plane from[CODEC_PLANES_MAX]; /* FATE_CARRY: planes of the source */
+    uint32_t n_from;
     struct kept kept; /* FATE_KEEP */
     const struct dtype *cast; /* FATE_CAST */
-    bool spans; /* its scales are observed in earlier passes */
+    bool spans; /* the scales of its groups are observed in earlier passes */
     uint32_t n_scans; /* reads that were made for the plan itself (--nonfinite keep) */
     uint32_t n_reads; /* in all, n_scans included */
-    struct plane source; /* geometry of what is read: bits of the source dtype, tiles as the output's */
+    struct plane source; /* geometry of what is read: bits of the source dtype, tiles as the output's; of carried ones in weights, bits 0 */
     char group[16]; /* JSON text */
 };
 
@@ -58,6 +68,7 @@ struct plan {
     size_t scratch_weights; /* of one worker */
     uint64_t source_tile_nbytes, planes_tile_nbytes; /* largest of one tile */
     /* totals */
+    uint64_t n_carried, n_carried_groups, n_fallbacks;
     uint64_t n_weights, n_quantised_weights, n_quantised, source_nbytes, quantised_source_nbytes, plane_nbytes, read_nbytes, scan_nbytes;
     uint64_t quantised_plane_nbytes;
 };
@@ -75,6 +86,15 @@ void plan_close(struct plan *plan);
 /* The source tensor of entry index, and its tiles. */
 const struct tensor *plan_tensor(const struct plan *plan, size_t index);
 uint64_t plan_tile_count(const struct plan *plan, size_t index);
+
+/* Of a carried tensor: the bytes of plane number k of its source that belong to a tile; planes of the whole tensor belong to its first one. */
+struct span {
+    uint64_t offset, nbytes;
+};
+struct span plan_from(const struct plan *plan, size_t index, uint32_t k, uint64_t tile);
+
+/* Bytes read for one tile of entry index. */
+uint64_t plan_tile_nbytes(const struct plan *plan, size_t index, uint64_t tile);
 
 /* False when its tiles are written as they are read, so that no worker needs room for packed planes. */
 bool plan_packs(const struct plan *plan, size_t index);

@@ -5,6 +5,8 @@
  *                        rules:
  *                          - {match: 'role:down', format: mxfp6_e3m2}
  *                          - {match: '*.layers.0.*', keep: true, optional: true}
+ *                          - {match: 'role:v', format: q6_k, when: {layers: more-bits}}
+ *                        fallback: {q4_k: q5_0}
  * Why this way: see recipe.h. Settings names in a recipe are the option names; nothing has two names.
  * Corner cases: global --group-size, --scale-rule, --scale-dtype and --rounding apply to the default format strictly and to rules' formats where
  * these take them; a rule's own keys and inline parameters go before; a recipe's settings count for the rules of the command line too; a tensor
@@ -48,8 +50,12 @@ static enum status set_pattern(const struct recipe *recipe, struct rule *rule, c
 /* Global parameters for the default format (strict) or for a rule's format (where it takes them). */
 static struct quant_params global_params(const struct settings *settings, bool strict)
 {
-    return (struct quant_params){ settings->values[SET_GROUP_SIZE], settings->values[SET_SCALE_DTYPE], settings->values[SET_SCALE_RULE],
-                                  settings->values[SET_ROUNDING], !strict };
+    return (struct quant_params){ .group = settings->values[SET_GROUP_SIZE],
+                                  .scale = settings->values[SET_SCALE_DTYPE],
+                                  .rule = settings->values[SET_SCALE_RULE],
+                                  .rounding = settings->values[SET_ROUNDING],
+                                  .tensor_scale = settings->values[SET_NVFP4_SCALE],
+                                  .where_valid = !strict };
 }
 
 static enum status rule_from_option(struct recipe *recipe, const struct settings *settings, const struct setting_rule *option, struct err *err)
@@ -105,10 +111,44 @@ static enum status rule_quant(const struct yaml_doc *doc, const struct yaml_node
     return status ? yaml_error(doc, node, err, "%s", err->text) : OK;
 }
 
+static enum status read_count(const struct yaml_doc *doc, const struct yaml_node *map, const char *key, uint32_t *out, struct err *err)
+{
+    const char *text;
+    enum status status = scalar_of(doc, map, key, &text, err);
+    if (status || !text) return status;
+    if (strspn(text, "0123456789") != strlen(text) || !*text || strlen(text) > 5 || strtoul(text, NULL, 10) == 0)
+        return yaml_error(doc, yaml_get(map, key), err, "'%s' is no count from 1 to 99999", key);
+    *out = (uint32_t)strtoul(text, NULL, 10);
+    return OK;
+}
+
+/* when: {layers: more-bits, blocks: 80, gqa: 4, experts: 8, tied: true} */
+static enum status read_condition(const struct yaml_doc *doc, const struct yaml_node *node, struct rule *rule, struct err *err)
+{
+    static const char *const known[] = { "layers", "blocks", "gqa", "experts", "tied", NULL };
+    const char *layers = NULL;
+    bool tied;
+    enum status status = yaml_expect(doc, node, YAML_MAP, err);
+    if (!status) status = yaml_check_keys(doc, node, known, err);
+    if (!status) status = scalar_of(doc, node, "layers", &layers, err);
+    if (!status && layers && !model_facts_is_layers(layers))
+        status = yaml_error(doc, yaml_get(node, "layers"), err, "layers are a number, a range like 0-3, first/8, last/8 or more-bits");
+    if (!status) status = read_count(doc, node, "blocks", &rule->when.blocks, err);
+    if (!status) status = read_count(doc, node, "gqa", &rule->when.gqa, err);
+    if (!status) status = read_count(doc, node, "experts", &rule->when.experts, err);
+    if (!status && yaml_get(node, "tied")) {
+        status = yaml_bool(doc, yaml_get(node, "tied"), &tied, err);
+        if (!status) rule->when.tied = tied ? TIED_YES : TIED_NO;
+    }
+    if (status || !layers) return status;
+    rule->when.layers = strdup(layers);
+    return rule->when.layers ? OK : err_set(err, ERR_MEMORY, "out of memory");
+}
+
 static enum status rule_from_node(struct recipe *recipe, const struct settings *settings, const struct yaml_doc *doc, const struct yaml_node *node,
                                   struct err *err)
 {
-    static const char *const known[] = { "match", "format", "keep", "optional", "group-size", "scale-rule", "scale-dtype", "rounding", NULL };
+    static const char *const known[] = { "match", "format", "keep", "optional", "when", "group-size", "scale-rule", "scale-dtype", "rounding", NULL };
     struct rule *rule = NULL;
     const char *match = NULL, *format = NULL;
     char origin[512];
@@ -122,6 +162,7 @@ static enum status rule_from_node(struct recipe *recipe, const struct settings *
     snprintf(origin, sizeof origin, "%s:%u", doc->path, node->line);
     status = set_pattern(recipe, rule, match, strlen(match), origin, err);
     if (!status && yaml_get(node, "keep")) status = yaml_bool(doc, yaml_get(node, "keep"), &rule->keep, err);
+    if (!status && yaml_get(node, "when")) status = read_condition(doc, yaml_get(node, "when"), rule, err);
     if (!status && yaml_get(node, "optional")) status = yaml_bool(doc, yaml_get(node, "optional"), &rule->optional, err);
     if (status) return status;
     if (format && strcmp(format, "keep") == 0) rule->keep = true;
@@ -135,7 +176,7 @@ static enum status read_settings(struct app *app, const struct yaml_doc *doc, st
 {
     for (size_t i = 0; i < doc->root->n_items; i++) {
         const struct yaml_node *node = doc->root->items[i];
-        if (strcmp(node->key, "rules") == 0 || strcmp(node->key, "description") == 0) continue;
+        if (strcmp(node->key, "rules") == 0 || strcmp(node->key, "description") == 0 || strcmp(node->key, "fallback") == 0) continue;
         enum status status = yaml_expect(doc, node, YAML_SCALAR_VALUE, err);
         if (status) return status;
         status = settings_set_from_recipe(&app->settings, node->key, node->value, err);
@@ -172,10 +213,32 @@ static enum status open_recipe_file(struct app *app, struct yaml_doc **doc, stru
     return status;
 }
 
+/* fallback: {q4_k: q5_0, q6_k: q8_0} */
+static enum status read_fallbacks(const struct yaml_doc *doc, struct recipe *recipe, struct err *err)
+{
+    const struct yaml_node *map = doc ? yaml_get(doc->root, "fallback") : NULL;
+    enum status status = map ? yaml_expect(doc, map, YAML_MAP, err) : OK;
+    if (status || !map) return status;
+    recipe->fallbacks = calloc(map->n_items + 1, sizeof *recipe->fallbacks);
+    if (!recipe->fallbacks) return err_set(err, ERR_MEMORY, "out of memory");
+    for (size_t i = 0; i < map->n_items && !status; i++) {
+        const struct yaml_node *node = map->items[i];
+        status = yaml_expect(doc, node, YAML_SCALAR_VALUE, err);
+        if (status) break;
+        if (!format_find(node->key) || !format_find(node->value)) return yaml_error(doc, node, err, "a fallback leads from one format to another");
+        struct fallback *fallback = &recipe->fallbacks[recipe->n_fallbacks++];
+        fallback->from = strdup(node->key);
+        fallback->to = strdup(node->value);
+        if (!fallback->from || !fallback->to) status = err_set(err, ERR_MEMORY, "out of memory");
+    }
+    return status;
+}
+
 static enum status read_recipe_rules(struct app *app, const struct yaml_doc *doc, struct recipe *recipe, struct err *err)
 {
     const struct yaml_node *rules = doc ? yaml_get(doc->root, "rules") : NULL;
     enum status status = rules ? yaml_expect(doc, rules, YAML_SEQUENCE, err) : OK;
+    if (!status) status = read_fallbacks(doc, recipe, err);
     for (size_t i = 0; rules && !status && i < rules->n_items; i++) status = rule_from_node(recipe, &app->settings, doc, rules->items[i], err);
     return status;
 }
@@ -187,7 +250,7 @@ static enum status check_globals(const struct settings *settings, struct err *er
 {
     const char *texts[] = { settings->values[SET_GROUP_SIZE], settings->values[SET_SCALE_DTYPE], settings->values[SET_SCALE_RULE] };
     for (size_t k = 0; k < sizeof texts / sizeof texts[0]; k++) {
-        struct quant_params params = { k == 0 ? texts[k] : NULL, k == 1 ? texts[k] : NULL, k == 2 ? texts[k] : NULL, NULL, false };
+        struct quant_params params = { .group = k == 0 ? texts[k] : NULL, .scale = k == 1 ? texts[k] : NULL, .rule = k == 2 ? texts[k] : NULL };
         struct quant quant;
         struct err first = { OK, "" };
         bool taken = !texts[k];
@@ -207,11 +270,9 @@ static enum status read_rules(struct app *app, const struct yaml_doc *doc, struc
     if (!status) status = read_recipe_rules(app, doc, recipe, err);
     if (status) return status;
     recipe->has_default = settings_given(&app->settings, SET_FORMAT);
-    if (!recipe->has_default && recipe->n_rules == 0)
-        return err_set(err, ERR_USAGE, "nothing says what to quantise to: give --format, --rule or --recipe");
     if (!recipe->has_default) return OK;
     struct quant_params params = global_params(&app->settings, true);
-    return quant_parse(settings_text(&app->settings, SET_FORMAT), &params, &recipe->fallback, err);
+    return quant_parse(settings_text(&app->settings, SET_FORMAT), &params, &recipe->preset, err);
 }
 
 static enum status read_all(struct app *app, struct recipe *recipe, struct err *err)
@@ -242,8 +303,14 @@ void recipe_close(struct recipe *recipe)
         free(recipe->rules[i].text);
         free(recipe->rules[i].role);
         free(recipe->rules[i].origin);
+        free(recipe->rules[i].when.layers);
         pattern_close(recipe->rules[i].pattern);
     }
+    for (size_t i = 0; i < recipe->n_fallbacks; i++) {
+        free(recipe->fallbacks[i].from);
+        free(recipe->fallbacks[i].to);
+    }
+    free(recipe->fallbacks);
     free(recipe->rules);
     roles_close(recipe->roles);
     *recipe = (struct recipe){ 0 };
@@ -256,8 +323,18 @@ static bool is_weight(const struct tensor *tensor)
     return tensor->dtype->class == DTYPE_FLOAT;
 }
 
-static bool selects(const struct rule *rule, const struct tensor *tensor, const struct role *role)
+static bool applies(const struct condition *when, const struct model_facts *facts, const struct tensor *tensor, const struct role *role)
 {
+    if (when->blocks && facts->blocks != when->blocks) return false;
+    if (when->experts && facts->experts != when->experts) return false;
+    if (when->gqa && facts->gqa < when->gqa) return false;
+    if (when->tied != TIED_ANY && facts->tied != (when->tied == TIED_YES)) return false;
+    return !when->layers || model_facts_in_layers(facts, role, tensor->name, when->layers);
+}
+
+static bool selects(const struct rule *rule, const struct model_facts *facts, const struct tensor *tensor, const struct role *role)
+{
+    if (!applies(&rule->when, facts, tensor, role)) return false;
     if (rule->pattern && pattern_kind(rule->pattern) == PATTERN_EXACT) return pattern_match(rule->pattern, tensor->name);
     if (tensor->rank < 2 || (!rule->keep && !is_weight(tensor))) return false;
     return rule->pattern ? pattern_match(rule->pattern, tensor->name) : role_is(role, rule->role);
@@ -275,7 +352,7 @@ static enum status decide_by_rule(const struct rule *rule, const struct tensor *
 
 static void decide_by_default(const struct recipe *recipe, const struct tensor *tensor, struct verdict *verdict)
 {
-    verdict->quant = recipe->fallback;
+    verdict->quant = recipe->preset;
     verdict->keep = true;
     if (!is_weight(tensor)) verdict->reason = "not a float dtype";
     else if (tensor->rank < 2) verdict->reason = "fewer than 2 dims";
@@ -288,12 +365,13 @@ static void decide_by_default(const struct recipe *recipe, const struct tensor *
     }
 }
 
-enum status recipe_decide(struct recipe *recipe, const struct tensor *tensor, struct verdict *verdict, struct err *err)
+enum status recipe_decide(struct recipe *recipe, const struct model_facts *facts, const struct tensor *tensor, struct verdict *verdict,
+                          struct err *err)
 {
     *verdict = (struct verdict){ .role = roles_of(recipe->roles, tensor->name) };
     const struct rule *decided = NULL;
     for (size_t i = 0; i < recipe->n_rules; i++)
-        if (selects(&recipe->rules[i], tensor, verdict->role)) {
+        if (selects(&recipe->rules[i], facts, tensor, verdict->role)) {
             recipe->rules[i].n_selected++;
             if (!decided) decided = &recipe->rules[i];
         }
@@ -307,11 +385,26 @@ enum status recipe_decide(struct recipe *recipe, const struct tensor *tensor, st
     return status;
 }
 
+enum status recipe_fall_back(const struct recipe *recipe, struct quant *quant, struct err *err)
+{
+    const char *to = quant->format->fallback;
+    for (size_t i = 0; i < recipe->n_fallbacks; i++)
+        if (strcmp(recipe->fallbacks[i].from, quant->format->name) == 0) to = recipe->fallbacks[i].to;
+    if (!to) return err_set(err, ERR_USAGE, "there is no fallback for format %s", quant->format->name);
+    struct quant_params params = { .rule = scale_rule_name(quant->rule), .where_valid = true }; /* the rule goes along where the other has it */
+    return quant_parse(to, &params, quant, err);
+}
+
+static bool has_condition(const struct condition *when)
+{
+    return when->layers || when->blocks || when->gqa || when->experts || when->tied != TIED_ANY;
+}
+
 enum status recipe_check_rules(const struct recipe *recipe, struct err *err)
 {
     for (size_t i = 0; i < recipe->n_rules; i++) {
         const struct rule *rule = &recipe->rules[i];
-        if (rule->n_selected == 0 && !rule->optional)
+        if (rule->n_selected == 0 && !rule->optional && !has_condition(&rule->when))
             return err_set(err, ERR_USAGE, "%s '%s' selects no tensor (a pattern never selects 1-D tensors; optional: true in a recipe allows this)",
                            rule->origin, rule->text);
     }

@@ -4,7 +4,7 @@
  *
  * Why this way: one ordered list; the first rule that matches a tensor decides, and the plan can name it.
  * Corner cases: a glob, regular expression or role never selects a tensor of fewer than 2 dims, an exact name does; a rule that selects nothing is
- * an error unless it says `optional: true`; two rules may match the same tensor, the earlier one wins.
+ * an error unless it says `optional: true` or has a condition; two rules may match the same tensor, the earlier one wins.
  * Reference: CONTRIBUTING.md; recipes in configs/recipes/.
  */
 #ifndef LLMQ_CONVERTER_RECIPE_H
@@ -16,8 +16,16 @@
 #include "base/glob.h"
 #include "container/container.h"
 #include "converter/app.h"
+#include "converter/model_facts.h"
 #include "converter/roles.h"
 #include "number/format.h"
+
+/* When a rule applies, beside its pattern. */
+struct condition {
+    char *layers; /* some of the layers (model_facts.h); NULL: all. Owned */
+    uint32_t blocks, gqa, experts; /* the model has that many blocks; that many query heads a key head, or more; that many experts. 0: any */
+    enum { TIED_ANY, TIED_YES, TIED_NO } tied; /* whether the output head is the embedding */
+};
 
 struct rule {
     char *text; /* the pattern as written */
@@ -26,16 +34,24 @@ struct rule {
     bool keep;
     struct quant quant; /* unless keep */
     bool optional;
+    struct condition when;
     char *origin; /* "--rule", "--keep", "FILE:LINE" */
     size_t n_selected; /* tensors it selects, also those an earlier rule decides */
 };
 
+/* What a recipe says of rows that are no multiple of a format's block. */
+struct fallback {
+    char *from, *to; /* names of formats */
+};
+
 struct recipe {
     struct roles *roles;
+    struct fallback *fallbacks;
+    size_t n_fallbacks;
     struct rule *rules;
     size_t n_rules;
     bool has_default; /* --format was given */
-    struct quant fallback; /* the default for linear layers */
+    struct quant preset; /* the default for linear layers */
 };
 
 /* Builds the list from app->settings; a recipe file also sets settings that the command line left open. A recipe name without '/' that is no file
@@ -53,7 +69,11 @@ struct verdict {
 };
 
 /* Decides, and counts what every rule selects. */
-enum status recipe_decide(struct recipe *recipe, const struct tensor *tensor, struct verdict *verdict, struct err *err);
+enum status recipe_decide(struct recipe *recipe, const struct model_facts *facts, const struct tensor *tensor, struct verdict *verdict,
+                          struct err *err);
+
+/* The format for rows that are no multiple of quant's block: the recipe's, or the table's; ERR_USAGE when there is none. */
+enum status recipe_fall_back(const struct recipe *recipe, struct quant *quant, struct err *err);
 
 /* After all tensors: ERR_USAGE naming the first rule that selected nothing. */
 enum status recipe_check_rules(const struct recipe *recipe, struct err *err);

@@ -55,16 +55,20 @@ static void text_tensor(FILE *out, const struct plan *plan, size_t i, const stru
     const struct plan_entry *entry = &plan->entries[i];
     const struct tensor *tensor = plan_tensor(plan, i);
     const struct out_tensor *planned = &plan->outs[i];
-    char name[NAME_WIDTH + 1], dims[64], bytes[96], db[16], reason[96];
+    char name[NAME_WIDTH + 1], dims[64], bytes[96], db[16], reason[192];
     uint64_t nbytes = planes_nbytes(planned);
     const char *group = planned->group ? planned->group : "";
-    bool obeyed = entry->verdict.rule && entry->verdict.rule->keep == entry->verdict.keep; /* else kept for a reason of its own */
+    bool obeyed =
+        entry->verdict.rule && entry->verdict.rule->keep == entry->verdict.keep && entry->fate != FATE_CARRY; /* else for a reason of its own */
     if (obeyed) snprintf(reason, sizeof reason, "%s '%.50s'", origin_of(&entry->verdict), entry->verdict.rule->text);
     else snprintf(reason, sizeof reason, "%s", entry->verdict.reason);
     fprintf(out, "  %-*s %-9s %-16s %-11s %-7.*s %u %18s %6.2f", NAME_WIDTH, show_name(tensor->name, name, NAME_WIDTH), planned->role,
             show_dims(tensor, dims, sizeof dims), planned->format ? planned->format : "keep",
             (int)(strlen(group) > 2 && group[0] == '"' ? strlen(group) - 2 : strlen(group)), group[0] == '"' ? group + 1 : group, entry->n_reads,
             show_planes(planned, bytes, sizeof bytes), bits_per_weight(nbytes, tensor->n_weights));
+    if (entry->fallback_from)
+        snprintf(reason + strlen(reason), sizeof reason - strlen(reason), "; not %s: rows of %llu", entry->fallback_from->name,
+                 (unsigned long long)tensor_cols(tensor));
     if (result) fprintf(out, " %7s", result->measures[i].n ? show_db(measure_sqnr_db(&result->measures[i]), db) : "");
     fprintf(out, "  %s\n", reason);
 }
@@ -76,6 +80,12 @@ static void text_totals(FILE *out, const struct plan *plan)
     fprintf(out, "quantised    %llu of %zu tensors, %.2f %% of the weight bytes; %.3f bits per weight in them, %.3f over all weights\n",
             (unsigned long long)plan->n_quantised, plan->n_tensors, share, bits_per_weight(plan->quantised_plane_nbytes, plan->n_quantised_weights),
             bits_per_weight(plan->plane_nbytes, plan->n_weights));
+    if (plan->n_fallbacks)
+        fprintf(out, "fallbacks    %llu tensors have rows that are no multiple of the block of the format asked for\n",
+                (unsigned long long)plan->n_fallbacks);
+    if (plan->n_carried)
+        fprintf(out, "moved        %llu tensors that were quantised already, %llu groups as they were\n", (unsigned long long)plan->n_carried,
+                (unsigned long long)plan->n_carried_groups);
     fprintf(out, "bytes        source %s, planes %s, file%s %s%s (%llu bytes)\n", show_bytes(plan->source_nbytes, a),
             show_bytes(plan->plane_nbytes, b), plan->size.n_files > 1 ? "s" : "", plan->size.exact ? "" : "at most ",
             show_bytes(plan->size.nbytes, c), (unsigned long long)plan->size.nbytes);
@@ -133,6 +143,8 @@ static void json_measure(FILE *out, const struct measure *measure)
     print_json_number(out, measure_cosine(measure));
 }
 
+static const char *const fates[] = { [FATE_KEEP] = "keep", [FATE_CARRY] = "carry", [FATE_QUANTISE] = "quantise", [FATE_CAST] = "cast" };
+
 static void json_tensor(FILE *out, const struct plan *plan, size_t i, const struct result *result)
 {
     const struct plan_entry *entry = &plan->entries[i];
@@ -147,9 +159,12 @@ static void json_tensor(FILE *out, const struct plan *plan, size_t i, const stru
     print_json_dims(out, tensor);
     fprintf(out, ",\"dtype\":\"%s\",\"format\":", tensor->dtype->name);
     print_json_string(out, planned->format ? planned->format : "keep");
+    fprintf(out, ",\"fate\":\"%s\",\"fallback_from\":", fates[entry->fate]);
+    print_json_string(out, entry->fallback_from ? entry->fallback_from->name : NULL);
     if (planned->format) {
-        fprintf(out, ",\"group\":%s,\"scale_rule\":\"%s\",\"rounding\":\"%s\",\"scale\":\"%s\"", planned->group, planned->scale_rule,
-                planned->rounding, planned->scale);
+        fprintf(out, ",\"group\":%s,\"scale_rule\":", planned->group);
+        print_json_string(out, planned->scale_rule);
+        fprintf(out, ",\"rounding\":\"%s\",\"scale\":\"%s\"", planned->rounding, planned->scale);
     }
     fputs(",\"decided_by\":", out);
     print_json_string(out, origin_of(&entry->verdict));
@@ -177,6 +192,8 @@ static void json_totals(FILE *out, const struct plan *plan)
             plan->n_tensors, (unsigned long long)plan->n_quantised, (unsigned long long)plan->n_weights,
             (unsigned long long)plan->n_quantised_weights, (unsigned long long)plan->source_nbytes,
             (unsigned long long)plan->quantised_source_nbytes);
+    fprintf(out, "\"tensors_carried\":%llu,\"groups_carried\":%llu,\"fallbacks\":%llu,", (unsigned long long)plan->n_carried,
+            (unsigned long long)plan->n_carried_groups, (unsigned long long)plan->n_fallbacks);
     fputs("\"quantised_share\":", out);
     print_json_number(out, plan->source_nbytes ? (double)plan->quantised_source_nbytes / (double)plan->source_nbytes : 0.0);
     fputs(",\"bits_per_weight\":", out);

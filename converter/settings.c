@@ -18,14 +18,17 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_IN] = { "in", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | CMD_DEQUANTIZE | CMD_COMPARE, false,
                  "model to read: a .safetensors, .llmq or .gguf file, a model.safetensors.index.json, or a model folder" },
     [SET_OUT] = { "out", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | WRITES, false,
-                  "output; without it convert writes NAME.FORMAT.llmq into the current folder" },
+                  "output: a .llmq file, or a .gguf file when the model came from one; without it convert writes NAME.FORMAT.llmq into the current "
+                  "folder" },
     [SET_AGAINST] = { "against", SETTING_TEXT, "PATH", NULL, 0, 0, CMD_COMPARE, false, "model to compare with" },
     [SET_FORMAT] = { "format", SETTING_TEXT, "FORMAT", NULL, 0, 0, PLANS | CMD_BENCH, true,
                      "number format of the linear layers, with parameters inline if wanted: int4:group=64,scale=f16 (llmq formats lists all)" },
     [SET_GROUP_SIZE] = { "group-size", SETTING_TEXT, "N|channel|tensor", NULL, 0, 0, PLANS | CMD_BENCH, true,
                          "weights that share a scale along the input axis; channel is one group a row" },
     [SET_SCALE_RULE] = { "scale-rule", SETTING_TEXT, "RULE", NULL, 0, 0, PLANS | CMD_BENCH, true,
-                         "how scales are chosen: absmax, mse for integers; floor, even, ceil, rceil, search for MX" },
+                         "how scales are chosen: absmax, mse for integers; floor, even, ceil, rceil, search for MX; reference (ggml's bytes) or mse "
+                         "for GGUF's "
+                         "types" },
     [SET_SCALE_DTYPE] = { "scale-dtype", SETTING_TEXT, "bf16|f16|f32", NULL, 0, 0, PLANS | CMD_BENCH, true,
                           "type of the stored scales of integer formats (bf16)" },
     [SET_ROUNDING] = { "rounding", SETTING_CHOICE, "nearest-even|away|up|truncate", "nearest-even", 0, 0, PLANS | CMD_BENCH, true,
@@ -35,12 +38,20 @@ const struct setting settings_table[SET_COUNT] = {
                    "match wins" },
     [SET_KEEP] = { "keep", SETTING_LIST, "PATTERN", NULL, 0, 0, PLANS, false, "keep the tensors that match bit for bit; may be repeated" },
     [SET_RECIPE] = { "recipe", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS, false, "YAML file with settings and rules" },
+    [SET_NVFP4_SCALE] = { "nvfp4-scale", SETTING_CHOICE, "tensor|none", "tensor", 0, 0, PLANS | CMD_BENCH, true,
+                          "NVFP4 with a float scale of each matrix beside the scales of groups, or without (as llama.cpp's own quantiser)" },
+    [SET_NO_FALLBACK] = { "no-fallback", SETTING_FLAG, NULL, NULL, 0, 0, PLANS, true,
+                          "refuse, instead of naming another format, where a row is no multiple of the format's block" },
+    [SET_ALLOW_REQUANTIZE] = { "allow-requantize", SETTING_FLAG, NULL, NULL, 0, 0, PLANS, true,
+                               "quantise tensors again that are quantised already, to another format" },
+    [SET_FILE_TYPE] = { "gguf-file-type", SETTING_COUNT, "N", NULL, 0, 1023, PLANS, true,
+                        "GGUF output: the number in general.file_type; without it that of the type most weights have" },
     [SET_NONFINITE] = { "nonfinite", SETTING_CHOICE, "error|zero|clamp|keep", "error", 0, 0, PLANS, true,
                         "NaN and Inf in a weight: refuse, set to 0, let Inf take the extreme code, or keep the tensor unquantised" },
     [SET_COMPRESS] = { "compress", SETTING_CHOICE, "none|default|max", "default", 0, 0, PLANS, true,
                        "none: all planes raw; default: scales and kept 16-bit tensors through zstd; max: the codes too" },
-    [SET_SPLIT_SIZE] = { "split-size", SETTING_BYTES, "SIZE", "0", 0, UINT64_MAX, PLANS | CMD_DEQUANTIZE, true,
-                         "start a new output file before one grows beyond this size; 0: one file" },
+    [SET_SPLIT_SIZE] = { "split-max-size", SETTING_BYTES, "SIZE", "0", 0, UINT64_MAX, PLANS | CMD_DEQUANTIZE, true,
+                         "start a new output file before one grows beyond this size; 0: one file (safetensors: 5 GB)" },
     [SET_ALIGN] = { "align", SETTING_BYTES, "SIZE", "4096", 64, 1 << 21, PLANS, true, "alignment of large raw planes, a power of two" },
     [SET_MEASURE] = { "measure", SETTING_CHOICE, "on|off", "on", 0, 0, CMD_CONVERT, true, "measure the error of every tensor on the way" },
     [SET_DTYPE] = { "dtype", SETTING_CHOICE, "source|f32|bf16|f16", "source", 0, 0, CMD_DEQUANTIZE | CMD_EXTRACT, false,
@@ -117,6 +128,8 @@ static enum status check(const struct setting *row, const char *text, struct err
     if (row->type == SETTING_BYTES || row->type == SETTING_COUNT) return check_number(row, text, err);
     if (row->type == SETTING_CHOICE && !is_choice(row->argument, text))
         return err_set(err, ERR_USAGE, "--%s '%s' is none of %s", row->name, text, row->argument);
+    if (row->type == SETTING_FLAG && strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+        return err_set(err, ERR_USAGE, "--%s '%s' is neither true nor false", row->name, text);
     if (row->type != SETTING_FLAG && *text == '\0') return err_set(err, ERR_USAGE, "--%s needs a value that is not empty", row->name);
     return OK;
 }
@@ -285,6 +298,7 @@ bool settings_is(const struct settings *settings, enum setting_id id, const char
 uint64_t settings_number(const struct settings *settings, enum setting_id id)
 {
     uint64_t value = 0;
+    if (!settings_text(settings, id)) return 0;
     if (settings_table[id].type == SETTING_BYTES) parse_bytes(settings_text(settings, id), &value);
     else parse_count(settings_text(settings, id), &value);
     return value;

@@ -27,7 +27,7 @@ enum llmq_status llmq_format(size_t index, struct llmq_format_info *info, struct
     const struct format *format = format_at(index);
     *info = (struct llmq_format_info){ .name = format->name,
                                        .summary = format->summary,
-                                       .bits = format->elem->bits,
+                                       .bits = format->elem ? format->elem->bits : 0,
                                        .default_group = format->default_group,
                                        .default_scale = scale_type_name(format->default_scale),
                                        .zero_point = format->zero_point };

@@ -13,16 +13,23 @@
 
 #include "base/size.h"
 
-enum status matrix_make(const struct quant *quant, const struct kernels *kernels, const struct dtype *dtype, uint64_t n_rows, uint64_t cols,
+enum status matrix_make(const struct quant *quant, const struct kernels *kernels, const struct dtype *dtype, const struct shape *shape,
                         struct matrix *matrix, struct err *err)
 {
+    const uint64_t n_rows = shape->rows, cols = shape->cols;
     uint64_t n_weights, n_bits;
     struct err why = { OK, "" };
     if (!size_mul(n_rows, cols, &n_weights) || !size_mul(n_weights, 64, &n_bits) || n_rows > INT64_MAX / 64 || cols > INT64_MAX / 64)
         return err_set(err, ERR_UNSUPPORTED, "%" PRIu64 " x %" PRIu64 " weights are too many", n_rows, cols);
-    *matrix = (struct matrix){ .quant = quant, .kernels = kernels, .dtype = dtype, .spans = codec_spans(quant, n_rows, cols) };
-    matrix->n_planes = codec_planes(quant, n_rows, cols, matrix->planes);
-    matrix->source = (struct plane){ "data", dtype->bits, n_rows, cols, matrix->planes[0].tile_rows, matrix->planes[0].tile_cols };
+    if (!quant_fits(quant, cols))
+        return err_set(err, ERR_USAGE, "rows of %" PRIu64 " weights are no multiple of the %u of a block of %s", cols, quant->format->block->elements,
+                       quant->format->name);
+    *matrix = (struct matrix){ .quant = quant, .kernels = kernels, .dtype = dtype, .shape = *shape, .spans = codec_spans(quant, n_rows, cols) };
+    matrix->observed = matrix->spans || quant->tensor_scale;
+    matrix->n_planes = codec_planes(quant, shape, matrix->planes);
+    uint64_t tile_rows, tile_cols;
+    codec_tile_shape(quant, shape, &tile_rows, &tile_cols);
+    matrix->source = (struct plane){ "data", dtype->bits, n_rows, cols, tile_rows, tile_cols };
     enum status status = plane_check(&matrix->source, &why);
     for (uint32_t k = 0; k < matrix->n_planes && status == OK; k++) status = plane_check(&matrix->planes[k], &why);
     return status == OK ? OK : err_set(err, ERR_UNSUPPORTED, "%" PRIu64 " x %" PRIu64 " weights: %s", n_rows, cols, why.text);
@@ -31,13 +38,14 @@ enum status matrix_make(const struct quant *quant, const struct kernels *kernels
 enum status matrix_scratch_open(const struct matrix *matrix, struct codec_scratch *scratch, struct err *err)
 {
     size_t n = codec_scratch_weights(matrix->quant, matrix->source.rows, matrix->source.cols);
-    *scratch = (struct codec_scratch){ malloc((n + 1) * sizeof(float)), NULL, malloc((n + 1) * sizeof(uint16_t)), n }; /* y: nothing is measured */
-    return scratch->x && scratch->codes ? OK : err_set(err, ERR_MEMORY, "out of memory for %zu weights", n);
+    *scratch = (struct codec_scratch){ malloc((n + 1) * sizeof(float)), malloc((n + 1) * sizeof(float)), malloc((n + 1) * sizeof(uint16_t)), n };
+    return scratch->x && scratch->y && scratch->codes ? OK : err_set(err, ERR_MEMORY, "out of memory for %zu weights", n);
 }
 
 void matrix_scratch_close(struct codec_scratch *scratch)
 {
     free(scratch->x);
+    free(scratch->y);
     free(scratch->codes);
     *scratch = (struct codec_scratch){ 0 };
 }
@@ -45,6 +53,8 @@ void matrix_scratch_close(struct codec_scratch *scratch)
 static enum status fault_status(const struct matrix *matrix, const struct tile *place, const struct codec_fault *fault, struct err *err)
 {
     uint64_t row = place->row + fault->row, col = place->col + fault->col;
+    if (fault->kind == CODEC_NO_PLACE)
+        return err_set(err, ERR_DATA, "the scale of the group at row %" PRIu64 ", column %" PRIu64 " has no place in a block of GGUF", row, col);
     if (fault->kind == CODEC_NONFINITE) return err_set(err, ERR_DATA, "the weight at row %" PRIu64 ", column %" PRIu64 " is NaN or Inf", row, col);
     return err_set(err, ERR_DATA, "the scale of the group at row %" PRIu64 ", column %" PRIu64 " is too large for %s", row, col,
                    scale_type_name(matrix->quant->scale));
@@ -72,8 +82,7 @@ static enum status find_ranges(const struct matrix *matrix, const uint8_t *bytes
         struct range *range = &ranges[group_of(matrix, place.row)], part;
         struct codec_fault fault;
         if (!codec_observe_range(matrix->kernels, &tile, scratch, &part, &fault)) return fault_status(matrix, &place, &fault, err);
-        if (part.min < range->min) range->min = part.min;
-        if (part.max > range->max) range->max = part.max;
+        range_add(range, part);
     }
     return OK;
 }
@@ -96,13 +105,13 @@ static void choose(const struct matrix *matrix, const uint8_t *bytes, const stru
     }
 }
 
-enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct group_scale **out,
-                           struct err *err)
+static enum status find_scales(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct group_scale **out,
+                               struct err *err)
 {
     const struct family *family = matrix->quant->format->family;
     size_t n_groups = (size_t)matrix->planes[1].rows;
     struct range *ranges = calloc(n_groups + 1, sizeof *ranges);
-    struct group_scale *given = calloc(n_groups + 1, sizeof *given);
+    struct group_scale *given = *out = calloc(n_groups + 1, sizeof *given);
     enum status status =
         ranges && given ? find_ranges(matrix, bytes, scratch, ranges, err) : err_set(err, ERR_MEMORY, "out of memory for %zu scales", n_groups);
     for (size_t g = 0; g < n_groups && status == OK; g++)
@@ -110,29 +119,68 @@ enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, co
             status = fault_status(matrix, &(struct tile){ .row = g }, &(struct codec_fault){ CODEC_SCALE_OVERFLOW, 0, 0 }, err);
     if (status == OK && family->candidates(matrix->quant) > 1) choose(matrix, bytes, scratch, ranges, given);
     free(ranges);
-    *out = status == OK ? given : NULL;
-    if (status != OK) free(given);
     return status;
 }
 
-void matrix_store_given(const struct matrix *matrix, const struct group_scale *given, uint8_t *const planes[CODEC_PLANES_MAX])
+/* The scale of each matrix, from its range. */
+static enum status find_tensor_scales(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, float **out,
+                                      struct err *err)
 {
-    size_t rows = (size_t)matrix->planes[1].rows;
-    codec_store_scales(matrix->quant, given, rows, planes[1]);
-    if (matrix->n_planes < 3) return;
-    memset(planes[2], 0, (size_t)plane_nbytes(&matrix->planes[2]));
-    for (size_t r = 0; r < rows; r++) codec_store_zeros(matrix->quant, &given[r], 1, planes[2] + r * plane_row_nbytes(&matrix->planes[2]));
+    const uint64_t n = matrix->shape.n_matrices, rows = matrix->shape.rows / n, row_nbytes = plane_row_nbytes(&matrix->source);
+    struct range *ranges = calloc((size_t)n, sizeof *ranges);
+    *out = calloc((size_t)n, sizeof **out);
+    enum status status = ranges && *out ? OK : err_set(err, ERR_MEMORY, "out of memory for %" PRIu64 " scales", n);
+    for (uint64_t r = 0; r < matrix->shape.rows && status == OK; r++) {
+        const struct tile place = { .row = r, .n_rows = 1, .n_cols = matrix->shape.cols };
+        struct codec_tile tile = codec_tile_of(matrix, &place, bytes + r * row_nbytes);
+        struct codec_fault fault;
+        struct range part;
+        if (!codec_observe_range(matrix->kernels, &tile, scratch, &part, &fault)) status = fault_status(matrix, &place, &fault, err);
+        else range_add(&ranges[r / rows], part);
+    }
+    for (uint64_t m = 0; m < n && status == OK; m++) (*out)[m] = matrix->quant->format->family->tensor_scale(ranges[m]);
+    free(ranges);
+    return status;
+}
+
+enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct observed *observed,
+                           struct err *err)
+{
+    *observed = (struct observed){ NULL, NULL };
+    enum status status = matrix->spans ? find_scales(matrix, bytes, scratch, &observed->given, err) : OK;
+    if (status == OK && matrix->quant->tensor_scale) status = find_tensor_scales(matrix, bytes, scratch, &observed->tensor_scales, err);
+    return status;
+}
+
+void observed_free(struct observed *observed)
+{
+    free(observed->given);
+    free(observed->tensor_scales);
+    *observed = (struct observed){ NULL, NULL };
+}
+
+bool matrix_is_whole(const struct matrix *matrix, uint32_t plane)
+{
+    return codec_is_whole(matrix->quant, &matrix->shape, &matrix->planes[plane]);
+}
+
+void matrix_store_whole(const struct matrix *matrix, const struct observed *observed, uint8_t *const planes[CODEC_PLANES_MAX])
+{
+    codec_store_whole(matrix->quant, &matrix->shape, observed->given, observed->tensor_scales, planes);
 }
 
 /* ---- tiles ---------------------------------------------------------------------------------------------------------------------- */
 
-enum status matrix_encode(const struct matrix *matrix, uint64_t index, const uint8_t *bytes, const struct group_scale *given,
+enum status matrix_encode(const struct matrix *matrix, uint64_t index, const uint8_t *bytes, const struct observed *observed,
                           const struct codec_scratch *scratch, uint8_t *const planes[CODEC_PLANES_MAX], struct err *err)
 {
     struct tile place = plane_tile(&matrix->source, index);
     struct codec_tile tile = codec_tile_of(matrix, &place, bytes);
     struct codec_fault fault;
-    if (given) tile.given = &given[group_of(matrix, place.row)];
+    if (observed->given) tile.given = &observed->given[group_of(matrix, place.row)];
+    tile.tensor_scales = observed->tensor_scales;
+    tile.first_row = place.row;
+    tile.matrix_rows = matrix->shape.rows / matrix->shape.n_matrices;
     for (uint32_t k = 0; k < matrix->n_planes; k++) tile.planes[k] = planes[k];
     if (codec_encode(matrix->quant, matrix->kernels, &tile, scratch, &fault)) return OK;
     return fault_status(matrix, &place, &fault, err);

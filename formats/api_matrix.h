@@ -1,6 +1,6 @@
 /* api_matrix.h: a matrix of stored weights on its way into planes, tile by tile: what llmq_quantise_rows and a writer do with the same bytes.
  *
- *   matrix_make -> (spans: matrix_observe over all tiles -> given scales) -> matrix_encode, tile after tile -> matrix_store_given
+ *   matrix_make -> (observed: matrix_observe over all tiles) -> matrix_encode, tile after tile -> matrix_store_whole
  *
  * Why this way: the order of these steps decides bytes (NUMERICS.md 5), so it stands once for both users.
  * Corner cases: a group over several tiles ("tensor", or "channel" with very long rows) needs all weights before the first code; a fault is told as
@@ -26,28 +26,37 @@ struct matrix {
     struct plane source; /* stored elements of dtype, tiles as those of the codes */
     struct plane planes[CODEC_PLANES_MAX]; /* codes, scales, zeros */
     uint32_t n_planes;
+    struct shape shape;
     bool spans; /* a group reaches over several tiles */
+    bool observed; /* all weights must be seen before the first code: it spans, or its matrices have scales */
 };
 
-/* Geometry of n_rows x cols weights, neither 0 (or both planes and source have no tiles). ERR_UNSUPPORTED when a size overflows. quant stays with
- * the caller. */
-enum status matrix_make(const struct quant *quant, const struct kernels *kernels, const struct dtype *dtype, uint64_t n_rows, uint64_t cols,
+/* What was observed. */
+struct observed {
+    struct group_scale *given; /* spanning matrix: scales, one a row, one in all for group "tensor"; else NULL */
+    float *tensor_scales; /* one a matrix, or NULL */
+};
+
+/* Geometry of weights of this shape, neither rows nor cols 0 (or both planes and source have no tiles). ERR_UNSUPPORTED when a size overflows,
+ * ERR_USAGE when rows are no whole blocks of the format. quant stays with the caller. */
+enum status matrix_make(const struct quant *quant, const struct kernels *kernels, const struct dtype *dtype, const struct shape *shape,
                         struct matrix *matrix, struct err *err);
 
 /* Working memory for the matrix; freed by matrix_scratch_close also after a failure. */
 enum status matrix_scratch_open(const struct matrix *matrix, struct codec_scratch *scratch, struct err *err);
 void matrix_scratch_close(struct codec_scratch *scratch);
 
-/* The scales of a spanning matrix from all its stored bytes; the caller frees *given, one a row, one in all for group "tensor". */
-enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct group_scale **given,
+/* The scales that all stored bytes together decide; the caller calls observed_free, also after a failure. */
+enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct observed *observed,
                            struct err *err);
+void observed_free(struct observed *observed);
 
-/* Encodes tile number tile, whose stored bytes are at bytes, to planes: the tile's own bytes of each plane. With given (else NULL) only the codes
- * are written. */
-enum status matrix_encode(const struct matrix *matrix, uint64_t tile, const uint8_t *bytes, const struct group_scale *given,
+/* Encodes tile number tile, whose stored bytes are at bytes, to planes: the tile's own bytes of each plane that is not the matrix's as a whole. */
+enum status matrix_encode(const struct matrix *matrix, uint64_t tile, const uint8_t *bytes, const struct observed *observed,
                           const struct codec_scratch *scratch, uint8_t *const planes[CODEC_PLANES_MAX], struct err *err);
 
-/* The whole planes of scales and zeros of a spanning matrix. */
-void matrix_store_given(const struct matrix *matrix, const struct group_scale *given, uint8_t *const planes[CODEC_PLANES_MAX]);
+/* True for a plane that matrix_store_whole writes, once. */
+bool matrix_is_whole(const struct matrix *matrix, uint32_t plane);
+void matrix_store_whole(const struct matrix *matrix, const struct observed *observed, uint8_t *const planes[CODEC_PLANES_MAX]);
 
 #endif

@@ -37,6 +37,8 @@ enum llmq_status llmq_quant_open(const char *text, struct llmq_quant **out, stru
 static bool same_facts(const struct format *a, const struct format *b)
 {
     const struct elem *x = a->elem, *y = b->elem;
+    if (a->family != b->family) return false;
+    if (a->family->blocks) return a->block == b->block;
     return a->family == b->family && a->zero_point == b->zero_point && x->kind == y->kind && x->bits == y->bits && x->exp_bits == y->exp_bits &&
            x->man_bits == y->man_bits && x->bias == y->bias && x->special == y->special && x->fraction_bits == y->fraction_bits;
 }
@@ -75,7 +77,10 @@ void llmq_quant_close(struct llmq_quant *quant)
 
 static enum status make(const struct llmq_quant *quant, uint64_t n_rows, uint64_t cols, struct matrix *matrix, struct err *err)
 {
-    return matrix_make(&quant->quant, quant->kernels, dtype_find("F32", 3), n_rows, cols, matrix, err);
+    const struct shape shape = { n_rows, cols, 1 };
+    if (quant->quant.tensor_scale)
+        return err_set(err, ERR_UNSUPPORTED, "rows alone have no scale of their matrix; open '%s:tensor-scale=none'", quant->quant.format->name);
+    return matrix_make(&quant->quant, quant->kernels, dtype_find("F32", 3), &shape, matrix, err);
 }
 
 enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_rows, uint64_t cols, struct llmq_sizes *sizes, struct llmq_error *error)
@@ -86,10 +91,10 @@ enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_row
     if (status != OK) return api_status(status);
     *sizes = (struct llmq_sizes){ 0 };
     if (n_rows == 0 || cols == 0) return LLMQ_OK;
-    *sizes = (struct llmq_sizes){ .codes = plane_nbytes(&matrix.planes[0]),
-                                  .scales = plane_nbytes(&matrix.planes[1]),
-                                  .codes_row = plane_row_nbytes(&matrix.planes[0]),
-                                  .scales_row = plane_row_nbytes(&matrix.planes[1]) };
+    *sizes = (struct llmq_sizes){ .codes = plane_nbytes(&matrix.planes[0]), .codes_row = plane_row_nbytes(&matrix.planes[0]) };
+    if (matrix.n_planes < 2) return LLMQ_OK;
+    sizes->scales = plane_nbytes(&matrix.planes[1]);
+    sizes->scales_row = plane_row_nbytes(&matrix.planes[1]);
     if (matrix.n_planes < 3) return LLMQ_OK;
     sizes->zeros = plane_nbytes(&matrix.planes[2]);
     sizes->zeros_row = plane_row_nbytes(&matrix.planes[2]);
@@ -101,15 +106,16 @@ enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_row
 static enum status encode_all(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch,
                               uint8_t *const whole[CODEC_PLANES_MAX], struct err *err)
 {
-    struct group_scale *given = NULL;
-    enum status status = matrix->spans ? matrix_observe(matrix, bytes, scratch, &given, err) : OK;
+    struct observed observed = { NULL, NULL };
+    enum status status = matrix->observed ? matrix_observe(matrix, bytes, scratch, &observed, err) : OK;
     for (uint64_t t = 0; t < plane_tile_count(&matrix->source) && status == OK; t++) {
-        uint8_t *planes[CODEC_PLANES_MAX] = { NULL, NULL, NULL };
-        for (uint32_t k = 0; k < (given ? 1 : matrix->n_planes); k++) planes[k] = whole[k] + plane_tile_offset(&matrix->planes[k], t);
-        status = matrix_encode(matrix, t, bytes + plane_tile_offset(&matrix->source, t), given, scratch, planes, err);
+        uint8_t *planes[CODEC_PLANES_MAX] = { NULL };
+        for (uint32_t k = 0; k < matrix->n_planes; k++)
+            if (!matrix_is_whole(matrix, k)) planes[k] = whole[k] + plane_tile_offset(&matrix->planes[k], t);
+        status = matrix_encode(matrix, t, bytes + plane_tile_offset(&matrix->source, t), &observed, scratch, planes, err);
     }
-    if (status == OK && given) matrix_store_given(matrix, given, whole);
-    free(given);
+    if (status == OK) matrix_store_whole(matrix, &observed, whole);
+    observed_free(&observed);
     return status;
 }
 
@@ -122,9 +128,10 @@ enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float 
     if (!quant) return api_null("quant", error);
     enum status status = make(quant, n_rows, cols, &matrix, err);
     if (status != OK || n_rows == 0 || cols == 0) return api_status(status);
-    if (!x || !codes || !scales) return api_null(!x ? "x" : codes ? "scales" : "codes", error);
+    if (!x || !codes) return api_null(!x ? "x" : "codes", error);
+    if (!scales && matrix.n_planes > 1) return api_null("scales", error);
     if (!zeros && matrix.n_planes > 2) return api_null("zeros", error);
-    uint8_t *const whole[CODEC_PLANES_MAX] = { codes, scales, zeros };
+    uint8_t *const whole[CODEC_PLANES_MAX] = { codes, scales, zeros, NULL };
     status = matrix_scratch_open(&matrix, &scratch, err);
     if (status == OK) status = encode_all(&matrix, (const uint8_t *)(const void *)x, &scratch, whole, err);
     matrix_scratch_close(&scratch);
@@ -140,13 +147,14 @@ enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void
     if (!quant) return api_null("quant", error);
     enum status status = make(quant, n_rows, cols, &matrix, api_err(error));
     if (status != OK || n_rows == 0 || cols == 0) return api_status(status);
-    if (!codes || !scales || !out) return api_null(!codes ? "codes" : scales ? "out" : "scales", error);
+    if (!codes || !out) return api_null(codes ? "out" : "codes", error);
+    if (!scales && matrix.n_planes > 1) return api_null("scales", error);
     if (!zeros && matrix.n_planes > 2) return api_null("zeros", error);
-    bool one_scale = matrix.planes[1].rows == 1;
-    uint64_t codes_row = plane_row_nbytes(&matrix.planes[0]), scales_row = one_scale ? 0 : plane_row_nbytes(&matrix.planes[1]);
-    uint64_t zeros_row = one_scale || matrix.n_planes < 3 ? 0 : plane_row_nbytes(&matrix.planes[2]);
-    for (uint64_t r = 0; r < n_rows; r++)
-        codec_decode_row(&quant->quant, quant->kernels, (const uint8_t *)codes + r * codes_row, (const uint8_t *)scales + r * scales_row,
-                         zeros ? (const uint8_t *)zeros + r * zeros_row : NULL, 0, (size_t)cols, out + r * cols);
+    const uint8_t *streams[CODEC_PLANES_MAX] = { codes, scales, zeros, NULL };
+    for (uint64_t r = 0; r < n_rows; r++) {
+        codec_decode_row(&quant->quant, quant->kernels, streams, 1.0f, 0, (size_t)cols, out + r * cols);
+        for (uint32_t k = 0; k < matrix.n_planes; k++)
+            if (matrix.planes[k].rows > 1) streams[k] += plane_row_nbytes(&matrix.planes[k]);
+    }
     return LLMQ_OK;
 }

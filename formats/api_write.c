@@ -39,6 +39,7 @@ struct declared {
     bool is_kept;
     struct quant quant; /* unless is_kept */
     struct kept kept; /* if is_kept */
+    struct shape shape; /* unless is_kept */
     struct plane source; /* what is put; its tiles are the units, or all of it is one */
     char group[16]; /* JSON text */
 };
@@ -159,7 +160,9 @@ static enum status declare_quantised(struct llmq_writer *writer, struct declared
 {
     const struct quant *quant = &own->quant;
     struct matrix matrix;
-    enum status status = matrix_make(quant, writer->kernels, own->dtype, rows, cols, &matrix, err);
+    own->shape = (struct shape){ rows, cols, 1 };
+    for (uint32_t i = 0; i + 2 < out->rank; i++) own->shape.n_matrices *= out->dims[i];
+    enum status status = matrix_make(quant, writer->kernels, own->dtype, &own->shape, &matrix, err);
     if (status != OK) return status;
     own->source = matrix.source;
     out->n_planes = matrix.n_planes;
@@ -369,17 +372,28 @@ void llmq_writer_close(struct llmq_writer *writer)
 
 /* ---- tiles ---------------------------------------------------------------------------------------------------------------------- */
 
-/* Puts the next tile: its source bytes, for the digest, and its packed bytes of the first n_planes planes. */
-static enum status put_tile(struct llmq_writer *writer, const uint8_t *bytes, const uint8_t *const planes[OUT_PLANES_MAX], uint32_t n_planes,
+static bool is_whole(const struct llmq_writer *writer, uint32_t plane)
+{
+    return !writer->tensors[writer->current].is_kept && matrix_is_whole(&writer->matrix, plane);
+}
+
+/* Puts the next tile: its source bytes, for the digest, and its packed bytes; with the whole planes where these are wanted. */
+static enum status put_tile(struct llmq_writer *writer, const uint8_t *bytes, const uint8_t *const planes[OUT_PLANES_MAX], bool with_whole,
                             struct err *err)
 {
+    size_t n_parts = 0;
     const struct out_tensor *out = &writer->outs[writer->current];
     uint64_t tile = writer->n_tiles++;
     struct digest128 digest = digest128(bytes, (size_t)plane_tile_nbytes(&writer->tensors[writer->current].source, tile));
     struct part parts[OUT_PLANES_MAX];
     digest_add(writer->stream, &digest, sizeof digest);
-    for (uint32_t k = 0; k < n_planes; k++) parts[k] = (struct part){ k, tile, planes[k], (size_t)plane_tile_nbytes(&out->planes[k].plane, tile) };
-    return llmq_writer_ops.put(writer->writer, 0, writer->ticket++, writer->current, parts, n_planes, NULL, NULL, err);
+    for (uint32_t k = 0; k < out->n_planes; k++) {
+        const bool whole = is_whole(writer, k);
+        const uint64_t number = whole ? 0 : tile;
+        if (whole && !with_whole) continue;
+        parts[n_parts++] = (struct part){ k, number, planes[k], (size_t)plane_tile_nbytes(&out->planes[k].plane, number) };
+    }
+    return llmq_writer_ops.put(writer->writer, 0, writer->ticket++, writer->current, parts, n_parts, NULL, NULL, err);
 }
 
 static enum status put_kept(struct llmq_writer *writer, const uint8_t *bytes, struct err *err)
@@ -391,36 +405,37 @@ static enum status put_kept(struct llmq_writer *writer, const uint8_t *bytes, st
         planes[0] = writer->planes[0];
         planes[1] = writer->planes[1];
     }
-    return put_tile(writer, bytes, planes, kept->n_planes, err);
+    return put_tile(writer, bytes, planes, true, err);
 }
 
-/* One tile with its own scales, or with given ones: those of a spanning tensor are put with its first tile. */
-static enum status put_quantised(struct llmq_writer *writer, const uint8_t *bytes, const struct group_scale *given, struct err *err)
+/* One tile; what was observed of the whole tensor is put with its first one. */
+static enum status put_quantised(struct llmq_writer *writer, const uint8_t *bytes, const struct observed *observed, struct err *err)
 {
     const uint8_t *planes[OUT_PLANES_MAX];
     bool first = writer->n_tiles == 0;
     for (uint32_t k = 0; k < OUT_PLANES_MAX; k++) planes[k] = writer->planes[k];
-    enum status status = matrix_encode(&writer->matrix, writer->n_tiles, bytes, given, &writer->scratch, writer->planes, err);
-    if (status == OK && given && first) matrix_store_given(&writer->matrix, given, writer->planes);
-    return status == OK ? put_tile(writer, bytes, planes, given && !first ? 1 : writer->matrix.n_planes, err) : status;
+    enum status status = matrix_encode(&writer->matrix, writer->n_tiles, bytes, observed, &writer->scratch, writer->planes, err);
+    if (status == OK && first) matrix_store_whole(&writer->matrix, observed, writer->planes);
+    return status == OK ? put_tile(writer, bytes, planes, first, err) : status;
 }
 
-static enum status put_spanning(struct llmq_writer *writer, const uint8_t *bytes, struct err *err)
+static enum status put_observed(struct llmq_writer *writer, const uint8_t *bytes, struct err *err)
 {
     const struct plane *source = &writer->matrix.source;
-    struct group_scale *given = NULL;
-    enum status status = matrix_observe(&writer->matrix, bytes, &writer->scratch, &given, err);
+    struct observed observed;
+    enum status status = matrix_observe(&writer->matrix, bytes, &writer->scratch, &observed, err);
     for (uint64_t t = 0; t < plane_tile_count(source) && status == OK; t++)
-        status = put_quantised(writer, bytes + plane_tile_offset(source, t), given, err);
-    free(given);
+        status = put_quantised(writer, bytes + plane_tile_offset(source, t), &observed, err);
+    observed_free(&observed);
     return status;
 }
 
 /* ---- units ---------------------------------------------------------------------------------------------------------------------- */
 
-static bool spans(const struct llmq_writer *writer)
+/* True when the unit is the whole tensor. */
+static bool observes(const struct llmq_writer *writer)
 {
-    return !writer->tensors[writer->current].is_kept && writer->matrix.spans;
+    return !writer->tensors[writer->current].is_kept && writer->matrix.observed;
 }
 
 static enum status need(uint8_t **buffer, uint64_t *have, uint64_t nbytes, struct err *err)
@@ -435,7 +450,7 @@ static enum status need(uint8_t **buffer, uint64_t *have, uint64_t nbytes, struc
 static void next_unit(struct llmq_writer *writer)
 {
     const struct plane *source = &writer->tensors[writer->current].source;
-    writer->unit_nbytes = spans(writer) ? plane_nbytes(source) : plane_tile_nbytes(source, writer->n_tiles);
+    writer->unit_nbytes = observes(writer) ? plane_nbytes(source) : plane_tile_nbytes(source, writer->n_tiles);
 }
 
 /* Makes what the current tensor needs. */
@@ -451,7 +466,7 @@ static enum status begin(struct llmq_writer *writer, struct err *err)
             status = need(&writer->planes[k], &writer->planes_nbytes[k], plane_tile_nbytes(&out->planes[k].plane, 0), err);
     if (status == OK && !own->is_kept) {
         matrix_scratch_close(&writer->scratch);
-        status = matrix_make(&own->quant, writer->kernels, own->dtype, own->source.rows, own->source.cols, &writer->matrix, err);
+        status = matrix_make(&own->quant, writer->kernels, own->dtype, &own->shape, &writer->matrix, err);
         if (status == OK) status = matrix_scratch_open(&writer->matrix, &writer->scratch, err);
     }
     writer->begun = status == OK;
@@ -462,7 +477,7 @@ static enum status begin(struct llmq_writer *writer, struct err *err)
 /* The current tensor is complete. */
 static void end(struct llmq_writer *writer)
 {
-    if (spans(writer)) { /* it may have been large */
+    if (observes(writer)) { /* it may have been large */
         free(writer->held);
         writer->held = NULL;
         writer->held_nbytes = 0;
@@ -476,7 +491,7 @@ static void end(struct llmq_writer *writer)
 static enum status put_unit(struct llmq_writer *writer, const uint8_t *bytes, struct err *err)
 {
     if (writer->tensors[writer->current].is_kept) return put_kept(writer, bytes, err);
-    enum status status = spans(writer) ? put_spanning(writer, bytes, err) : put_quantised(writer, bytes, NULL, err);
+    enum status status = observes(writer) ? put_observed(writer, bytes, err) : put_quantised(writer, bytes, &(struct observed){ NULL, NULL }, err);
     return status == ERR_DATA ? err_wrap(err, status, "cannot quantise tensor '%s'", shown_str(writer->tensors[writer->current].name).text) : status;
 }
 

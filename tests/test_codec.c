@@ -17,7 +17,7 @@
 #include "number/half.h"
 #include "number/kernel.h"
 
-static const struct shape {
+static const struct sample {
     const char *text;
     uint64_t rows, cols;
     bool spans;
@@ -88,7 +88,7 @@ static float draw(uint64_t *seed)
     return kind == 0 ? 0.0f : kind == 1 ? -0.0f : kind == 2 ? sum * 3.7e-6f : sum * 2.3e-7f;
 }
 
-static struct tensor new_tensor(const struct shape *shape, const char *dtype)
+static struct tensor new_tensor(const struct sample *shape, const char *dtype)
 {
     struct tensor tensor = {
         .rows = shape->rows, .cols = shape->cols, .dtype = dtype_find(dtype, strlen(dtype)), .n = (size_t)(shape->rows * shape->cols)
@@ -101,7 +101,7 @@ static struct tensor new_tensor(const struct shape *shape, const char *dtype)
     for (size_t i = 0; i < tensor.n; i++) tensor.x[i] = draw(&seed);
     tensor.dtype->narrow(tensor.x, tensor.n, tensor.source);
     tensor.dtype->widen(tensor.source, tensor.n, tensor.x);
-    tensor.n_planes = codec_planes(&tensor.quant, tensor.rows, tensor.cols, tensor.plane);
+    tensor.n_planes = codec_planes(&tensor.quant, &(struct shape){ tensor.rows, tensor.cols, 1 }, tensor.plane);
     return tensor;
 }
 
@@ -293,8 +293,8 @@ static void run(const struct tensor *tensor, const struct kernels *kernels, size
         assert_int_equal(fault.kind, CODEC_FINE);
     }
     for (uint64_t g = 0; spans && g < n_groups; g++) {
-        codec_store_scales(&tensor->quant, &scales[g], 1, planes->bytes[1] + g * plane_row_nbytes(&tensor->plane[1]));
-        if (tensor->n_planes > 2) codec_store_zeros(&tensor->quant, &scales[g], 1, planes->bytes[2] + g * plane_row_nbytes(&tensor->plane[2]));
+        layout_store_scales(&tensor->quant, &scales[g], 1, planes->bytes[1] + g * plane_row_nbytes(&tensor->plane[1]));
+        if (tensor->n_planes > 2) layout_store_zeros(&tensor->quant, &scales[g], 1, planes->bytes[2] + g * plane_row_nbytes(&tensor->plane[2]));
     }
     free_scratch(&scratch);
 }
@@ -316,13 +316,14 @@ static void check_decoded(const struct tensor *tensor, const struct kernels *ker
     struct measure sums = { .n = tensor->n };
     for (uint64_t row = 0; row < tensor->rows; row++) {
         uint64_t scale_row = tensor->quant.group_kind == GROUP_TENSOR ? 0 : row;
-        const uint8_t *codes = planes->bytes[0] + row * plane_row_nbytes(&tensor->plane[0]),
-                      *scales = planes->bytes[1] + scale_row * plane_row_nbytes(&tensor->plane[1]);
-        const uint8_t *zeros = tensor->n_planes > 2 ? planes->bytes[2] + scale_row * plane_row_nbytes(&tensor->plane[2]) : NULL;
-        codec_decode_row(&tensor->quant, kernels, codes, scales, zeros, 0, (size_t)tensor->cols, y);
+        const uint8_t *const streams[CODEC_PLANES_MAX] = {
+            planes->bytes[0] + row * plane_row_nbytes(&tensor->plane[0]), planes->bytes[1] + scale_row * plane_row_nbytes(&tensor->plane[1]),
+            tensor->n_planes > 2 ? planes->bytes[2] + scale_row * plane_row_nbytes(&tensor->plane[2]) : NULL, NULL
+        };
+        codec_decode_row(&tensor->quant, kernels, streams, 1.0f, 0, (size_t)tensor->cols, y);
         for (uint64_t first = row; first < tensor->cols; first += 1 + tensor->cols / 3) {
             size_t n = (size_t)((tensor->cols - first) / (1 + first % 3));
-            codec_decode_row(&tensor->quant, kernels, codes, scales, zeros, first, n, piece);
+            codec_decode_row(&tensor->quant, kernels, streams, 1.0f, first, n, piece);
             assert_memory_equal(piece, y + first, n * sizeof *y);
         }
         for (uint64_t i = 0; i < tensor->cols; i++) {
@@ -343,7 +344,7 @@ static void check_decoded(const struct tensor *tensor, const struct kernels *ker
     free(piece);
 }
 
-static void check_shape(const struct shape *shape, const char *dtype)
+static void check_shape(const struct sample *shape, const char *dtype)
 {
     struct tensor tensor = new_tensor(shape, dtype);
     struct measure first = { 0 };
@@ -398,7 +399,7 @@ static void test_geometry(void **state)
         struct quant quant;
         struct plane planes[CODEC_PLANES_MAX];
         assert_ok(quant_parse(geometries[i].text, NULL, &quant, &err));
-        assert_int_equal(codec_planes(&quant, geometries[i].rows, geometries[i].cols, planes), 2);
+        assert_int_equal(codec_planes(&quant, &(struct shape){ geometries[i].rows, geometries[i].cols, 1 }, planes), 2);
         assert_string_equal(planes[0].name, "codes");
         assert_string_equal(planes[1].name, "scales");
         const uint64_t got[] = { planes[0].tile_rows, planes[0].tile_cols, planes[1].rows, planes[1].cols, planes[1].tile_rows, planes[1].tile_cols };
@@ -450,7 +451,7 @@ static void set_field(const struct plane *plane, uint8_t *bytes, uint64_t row, u
 
 static void check_bad(size_t index, const struct kernels *kernels)
 {
-    const struct shape shape = { bads[index].text, bads[index].rows, bads[index].cols, false };
+    const struct sample shape = { bads[index].text, bads[index].rows, bads[index].cols, false };
     struct tensor tensor = new_tensor(&shape, bads[index].dtype);
     size_t at = (size_t)(bads[index].row * tensor.cols + bads[index].col);
     tensor.dtype->narrow(&bads[index].bad, 1, tensor.source + at * tensor.dtype->bits / 8);

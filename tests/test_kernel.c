@@ -198,8 +198,8 @@ static void test_codes(void **state)
 static float naive_term(const struct elem *elem, enum rounding rounding, const struct group_scale *scale, float unit, float x)
 {
     uint32_t code = naive_code(elem, rounding, scale, x);
-    float d = elem->kind == ELEM_FLOAT ? x * exact_exp2(127 - (int32_t)scale->bits) - elem_decode(elem, code) : x - naive_value(elem, scale, code);
-    d *= unit;
+    float d = elem->kind == ELEM_FLOAT ? (x * exact_exp2(127 - (int32_t)scale->bits) - elem_decode(elem, code)) * (unit * scale->value)
+                                       : (x - naive_value(elem, scale, code)) * unit;
     return d * d;
 }
 
@@ -262,7 +262,7 @@ static int naive_step(const struct elem *elem, const struct group_scale *floor, 
     int best = 0;
     for (size_t c = 0; c < 3; c++) {
         struct group_scale scale = { .bits = floor->bits + (uint32_t)steps[c], .value = ldexpf(floor->value, steps[c]) };
-        float lanes[16] = { 0 }, unit = elem->kind == ELEM_FLOAT ? ldexpf(1.0f, steps[c]) : 1.0f / floor->value;
+        float lanes[16] = { 0 }, unit = 1.0f / floor->value;
         for (size_t i = 0; i < n; i++) lanes[i % 16] += naive_term(elem, ROUND_NEAREST_EVEN, &scale, unit, x[i]);
         float error = tree(lanes);
         if (error < least) best = steps[c];

@@ -292,7 +292,7 @@ static void test_bad_plans(void **state)
     options.tiles_per_job = 0;
     assert_refused(llmq_writer_ops.plan(tensor, 1, NULL, 0, &options, &size, &err), ERR_USAGE, "one tile");
     options.tiles_per_job = 1;
-    tensor->planes[0].plane.bits = 65;
+    tensor->planes[0].plane.bits = 4097;
     assert_refused(llmq_writer_ops.plan(tensor, 1, NULL, 0, &options, &size, &err), ERR_DATA, "cannot store tensor 'a': plane 'data'");
     tensor->planes[0].plane.bits = 8;
     model->own[0].dims[0] = UINT64_C(1) << 53;

@@ -89,7 +89,7 @@ static void test_refused(void **state)
         const char *part;
     } cases[] = {
         { { "x", 0, 1, 1, 1, 1 }, "0 bits" },
-        { { "x", 65, 1, 1, 1, 1 }, "65 bits" },
+        { { "x", 4097, 1, 1, 1, 1 }, "4097 bits" },
         { { "x", 8, 1, UINT64_MAX, 1, 8 }, "overflows" },
         { { "x", 8, UINT64_MAX, 2, 1, 2 }, "overflows" },
         { { "x", 64, UINT64_C(1) << 60, 1, 1, 1 }, "overflows" },

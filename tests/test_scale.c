@@ -56,7 +56,7 @@ static void test_patterns(void **state)
 static void test_names(void **state)
 {
     (void)state;
-    static const uint32_t bits[SCALE_TYPE_COUNT] = { 8, 16, 16, 32 };
+    static const uint32_t bits[SCALE_TYPE_COUNT] = { 8, 16, 16, 32, 8, 0 };
     for (int i = 0; i < SCALE_TYPE_COUNT; i++) {
         assert_int_equal(scale_type_find(scale_type_name((enum scale_type)i)), i);
         assert_int_equal(scale_type_bits((enum scale_type)i), bits[i]);

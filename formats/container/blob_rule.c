@@ -24,6 +24,7 @@ static const struct row {
     { "*.bin", false },
     { "*.pt", false },
     { "*.pth", false },
+    { "metadata.gguf", true }, /* the keys of a GGUF file, without tensors */
     { "*.gguf", false },
     { "*.llmq", false },
     { "*.partial", false },

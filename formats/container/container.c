@@ -149,6 +149,21 @@ enum status container_read_f32(struct container *container, size_t index, uint64
     return name_tensor(container, index, status, err);
 }
 
+enum status container_read_plane(struct container *container, size_t index, uint32_t plane, uint64_t offset, size_t nbytes, void *buf,
+                                 struct err *err)
+{
+    enum status status = check_index(index, container->n_tensors, "tensor", err);
+    if (status != OK) return status;
+    const struct tensor *tensor = &container->tensors[index];
+    if (!tensor->quant || !container->ops->read_plane) return err_set(err, ERR_USAGE, "tensor '%s' has no planes", shown_str(tensor->name).text);
+    struct plane planes[CODEC_PLANES_MAX];
+    const struct shape shape = tensor_shape(tensor);
+    status = check_index(plane, codec_planes(tensor->quant, &shape, planes), "plane", err);
+    if (status == OK) status = check_range(offset, nbytes, plane_nbytes(&planes[plane]), err);
+    if (status == OK && nbytes > 0) status = container->ops->read_plane(container, index, plane, offset, nbytes, buf, err);
+    return name_tensor(container, index, status, err);
+}
+
 enum status container_read_blob(struct container *container, size_t index, uint64_t offset, size_t nbytes, void *buf, struct err *err)
 {
     enum status status = check_index(index, container->n_blobs, "small file", err);
@@ -182,6 +197,13 @@ uint64_t tensor_rows(const struct tensor *tensor)
     uint64_t rows_of = 1;
     for (uint32_t i = 0; i + 1 < tensor->rank; i++) rows_of *= tensor->dims[i]; /* the product of the non-zero dims was checked when it was listed */
     return rows_of;
+}
+
+struct shape tensor_shape(const struct tensor *tensor)
+{
+    struct shape shape = { tensor_rows(tensor), tensor_cols(tensor), 1 };
+    for (uint32_t i = 0; i + 2 < tensor->rank; i++) shape.n_matrices *= tensor->dims[i];
+    return shape;
 }
 
 /* ---- for implementations ---------------------------------------------------------------------------------------------------------- */

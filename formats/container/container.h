@@ -17,6 +17,7 @@
 
 #include "base/err.h"
 #include "base/io.h"
+#include "layout/codec.h"
 #include "layout/dtype.h"
 
 #define TENSOR_RANK_MAX 64
@@ -34,9 +35,13 @@ struct tensor {
     uint64_t nbytes; /* of its plain bytes: what container_read can read */
     const char *format; /* name of the stored format of a quantised tensor; NULL for a plain one */
     uint64_t stored_nbytes; /* of what the file holds of it, scales included, before any compression */
-    const void *
-        quantised; /* NULL for a plain tensor; else the container's own description of it; then container_read_f32 reads it, container_read does not */
+    const void
+        *quantised; /* NULL for a plain tensor; else the container's own description of it; then container_read_f32 reads it, not container_read */
+    const struct quant *quant; /* how a quantised tensor is coded, when it can be decoded; else NULL */
 };
+
+/* The same for layouts: a stack of matrices for 3 dims and more, the outermost dims being the stack. */
+struct shape tensor_shape(const struct tensor *tensor);
 
 /* Rows and columns of a tensor as the quantisers see it: the last dim is the input axis, all others are rows. A scalar is 1 x 1. */
 uint64_t tensor_cols(const struct tensor *tensor);
@@ -62,6 +67,9 @@ struct container_ops {
     /* n_rows x n_cols decoded weights from (row, col) of a quantised tensor into out (row stride n_cols). NULL when the container has none. */
     enum status (*read_f32)(struct container *container, size_t index, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols, float *out,
                             struct err *err);
+    /* Stored bytes [offset, offset + nbytes) of plane number plane of a tensor with quant != NULL (planes as codec_planes makes them). NULL when the
+     * container has no such tensor. */
+    enum status (*read_plane)(struct container *container, size_t index, uint32_t plane, uint64_t offset, size_t nbytes, void *buf, struct err *err);
     enum status (*read_blob)(struct container *container, size_t index, uint64_t offset, size_t nbytes, void *buf, struct err *err);
     /* ERR_DATA when any input file changed since it was opened. */
     enum status (*check_unchanged)(struct container *container, struct err *err);
@@ -97,6 +105,11 @@ enum status container_read(struct container *container, size_t index, uint64_t o
 /* n_rows x n_cols decoded weights from (row, col) of a quantised tensor into out, rows n_cols apart. ERR_USAGE for a plain tensor. Thread-safe. */
 enum status container_read_f32(struct container *container, size_t index, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols, float *out,
                                struct err *err);
+
+/* Stored bytes [offset, offset + nbytes) of one plane of a quantised tensor that can be decoded; planes are those of codec_planes. ERR_USAGE for
+ * others. Thread-safe. */
+enum status container_read_plane(struct container *container, size_t index, uint32_t plane, uint64_t offset, size_t nbytes, void *buf,
+                                 struct err *err);
 
 enum status container_read_blob(struct container *container, size_t index, uint64_t offset, size_t nbytes, void *buf, struct err *err);
 

@@ -1,13 +1,12 @@
 /* gguf.c: GGUF files as a container; see gguf.h.
  *
- * Formula: weight (r, c) of a block type: block r * cols / block + c / block of the tensor's bytes, place c % block in it.
- * Why this way: all parts are opened and checked before the first is listed, so that a set with one bad part is no model. Blocks are decoded in
- * pieces of 64 KiB.
+ * Drawing: open one file, or all parts of a set -> move their tensors into one list -> gguf_data.c: what each is coded as -> gguf_blob.c: the keys.
+ * Why this way: all parts are opened and checked before the first is listed, so that a set with one bad part is no model.
  * Corner cases: split.count 0 or 1 is a single file (a merge leaves 0). Of a split set are refused, each with its own sentence: a name that does
  * not say its part, or another than the keys say; missing parts (counted); parts of another count or order; a tensor total that is not
  * split.tensors.count; a tensor in two parts; a name that says one of several in a file whose keys do not. Keys but split.* in later parts are not
  * used, which is a note. A block type that llmq cannot decode is listed and refused when its weights are read.
- * Reference: see gguf.h. Worked number: row 1, columns 32 to 63 of Q4_0 with 64 columns is block 3, bytes 54 to 71 of the tensor.
+ * Reference: see gguf.h. Example: m-00002-of-00003.gguf opens m-00001-of-00003.gguf to m-00003-of-00003.gguf.
  */
 #include "container/gguf.h"
 
@@ -17,41 +16,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/size.h"
+#include "container/gguf_self.h"
 #include "container/shown.h"
-#include "number/ggml.h"
 
-#define PIECE_NBYTES ((size_t)64 * 1024) /* of blocks at a time */
-#define BLOCK_MAX 256 /* weights in a block */
 #define PARTS_MAX 65535 /* split.count is a u16 */
 #define PART_SUFFIX_NBYTES 20 /* "-00001-of-00003.gguf" */
-
-struct gguf {
-    struct container base;
-    struct gguf_header *headers; /* one a file */
-    size_t *first_tensor; /* one a file: number of its first tensor */
-};
 
 bool gguf_is(const struct container *container)
 {
     return container->ops == &gguf_container_ops;
 }
 
-static const struct gguf *self_of(const struct container *container)
-{
-    return (const struct gguf *)container;
-}
-
 const struct gguf_header *gguf_header_of(const struct container *container, size_t part)
 {
-    return &self_of(container)->headers[part];
+    return &gguf_self(container)->headers[part];
 }
 
 const struct gguf_entry *gguf_entry_of(const struct container *container, size_t index)
 {
-    const struct gguf *self = self_of(container);
-    uint32_t file = container->tensors[index].file;
-    return &self->headers[file].entries[index - self->first_tensor[file]];
+    return gguf_self(container)->entries[index];
 }
 
 static enum status no_memory(const char *path, struct err *err)
@@ -218,18 +201,17 @@ static enum status move_tensors(struct gguf *self, size_t part, struct err *err)
 {
     struct container *base = &self->base;
     struct gguf_header *header = &self->headers[part];
-    self->first_tensor[part] = base->n_tensors;
-    if (base->n_tensors == 0) {
-        free(base->tensors);
-        base->tensors = header->tensors;
-        header->tensors = NULL;
-    } else if (header->n_tensors > 0) {
-        struct tensor *grown = realloc(base->tensors, (base->n_tensors + header->n_tensors) * sizeof *grown);
-        if (!grown) return no_memory(base->path, err);
-        base->tensors = grown;
-        memcpy(grown + base->n_tensors, header->tensors, header->n_tensors * sizeof *grown);
+    const size_t n = base->n_tensors + header->n_tensors;
+    struct tensor *tensors = realloc(base->tensors, (n + 1) * sizeof *tensors);
+    if (tensors) base->tensors = tensors;
+    const struct gguf_entry **entries = realloc(self->entries, (n + 1) * sizeof *entries);
+    if (entries) self->entries = entries;
+    if (!tensors || !entries) return no_memory(base->path, err);
+    for (size_t i = 0; i < header->n_tensors; i++) {
+        header->tensors[i].file = (uint32_t)part;
+        entries[base->n_tensors] = &header->entries[i];
+        tensors[base->n_tensors++] = header->tensors[i];
     }
-    for (size_t i = 0; i < header->n_tensors; i++) base->tensors[base->n_tensors++].file = (uint32_t)part;
     free(header->tensors);
     header->tensors = NULL;
     return OK;
@@ -239,8 +221,7 @@ static enum status make_room(struct gguf *self, size_t n_parts, struct err *err)
 {
     self->base.files = calloc(n_parts, sizeof *self->base.files);
     self->headers = calloc(n_parts, sizeof *self->headers);
-    self->first_tensor = calloc(n_parts, sizeof *self->first_tensor);
-    return self->base.files && self->headers && self->first_tensor ? OK : no_memory(self->base.path, err);
+    return self->base.files && self->headers ? OK : no_memory(self->base.path, err);
 }
 
 static enum status add_part(const struct io_calls *io, struct gguf *self, const char *path, struct err *err)
@@ -374,7 +355,9 @@ static void close_container(struct container *container)
     for (size_t i = 0; self->headers && i < container->n_files; i++) gguf_header_free(&self->headers[i]);
     container_release(container);
     free(self->headers);
-    free(self->first_tensor);
+    free(self->entries);
+    free(self->scales);
+    free(self->spans);
     free(self);
 }
 
@@ -409,10 +392,8 @@ static void forget_single(struct gguf *self)
     gguf_header_free(&self->headers[0]);
     file_close(&self->base.files[0]);
     free(self->headers);
-    free(self->first_tensor);
     free(self->base.files);
     self->headers = NULL;
-    self->first_tensor = NULL;
     self->base.files = NULL;
     self->base.n_files = 0;
 }
@@ -427,6 +408,9 @@ static enum status open_all(const struct io_calls *io, struct gguf *self, struct
         status = open_set(io, self, &name, err);
     }
     if (status != OK) return status;
+    status = gguf_find_quants(self, err);
+    if (status == OK) status = gguf_make_blob(self, err);
+    if (status != OK) return err_wrap(err, status, "cannot open '%s'", shown_path(self->base.path).text);
     for (size_t i = 0; i < self->base.n_files; i++) note_header(&self->base, i);
     if (self->base.n_tensors == 0) container_note(&self->base, "'%s' has no tensors", shown_path(self->base.path).text);
     return OK;
@@ -444,113 +428,15 @@ static enum status open_container(const struct io_calls *io, const char *path, s
     return status;
 }
 
-static enum status read_plain(struct container *container, size_t index, uint64_t offset, size_t nbytes, void *buf, struct err *err)
-{
-    const struct tensor *tensor = &container->tensors[index];
-    return file_read(&container->files[tensor->file], buf, nbytes, tensor->offset + offset, err);
-}
-
-/* ---- decoding --------------------------------------------------------------------------------------------------------------------- */
-
-/* The decoder of a block type, or NULL. */
-static ggml_decode *find_decoder(const struct gguf_type *type)
-{
-    const struct ggml_type *row = ggml_type_by_id(type->id);
-    return row && row->elements == type->block && row->bytes == type->block_nbytes ? row->decode : NULL;
-}
-
-/* A run of weights that lie one behind the other, and where they go. */
-struct run {
-    const struct file *file;
-    const struct gguf_type *type;
-    ggml_decode *decode;
-    uint8_t *piece; /* PIECE_NBYTES */
-    uint64_t offset; /* in the file, of the block with the first weight */
-    size_t skip; /* weights of that block before the first one */
-    uint64_t n_weights;
-    float *out;
-};
-
-/* Decodes n_blocks of run->piece and hands on what the run wants of them. */
-static void decode_piece(struct run *run, size_t n_blocks)
-{
-    size_t block = run->type->block, b = 0;
-    float edge[BLOCK_MAX];
-    while (b < n_blocks) {
-        const uint8_t *at = run->piece + b * run->type->block_nbytes;
-        size_t whole = run->skip ? 0 : (size_t)size_min(n_blocks - b, run->n_weights / block), n = whole * block;
-        if (whole > 0) {
-            run->decode(at, whole, run->out);
-        } else {
-            run->decode(at, 1, edge);
-            n = (size_t)size_min(block - run->skip, run->n_weights);
-            memcpy(run->out, edge + run->skip, n * sizeof *edge);
-            whole = 1;
-        }
-        run->skip = 0;
-        run->n_weights -= n;
-        run->out += n;
-        b += whole;
-    }
-}
-
-static enum status decode_run(struct run *run, struct err *err)
-{
-    size_t block = run->type->block, n_most = PIECE_NBYTES / run->type->block_nbytes;
-    while (run->n_weights > 0) {
-        size_t n_blocks = (size_t)size_min(size_ceil_div(run->n_weights + run->skip, block), n_most), nbytes = n_blocks * run->type->block_nbytes;
-        enum status status = file_read(run->file, run->piece, nbytes, run->offset, err);
-        if (status != OK) return status;
-        run->offset += nbytes;
-        decode_piece(run, n_blocks);
-    }
-    return OK;
-}
-
-/* Whole rows are one run, parts of rows a run each. */
-static enum status decode_rows(const struct run *first, const struct tensor *tensor, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols,
-                               struct err *err)
-{
-    uint64_t cols = tensor_cols(tensor);
-    enum status status = OK;
-    if (n_cols == cols) {
-        n_cols *= n_rows; /* of a buffer that is there */
-        n_rows = 1;
-    }
-    for (uint64_t r = 0; r < n_rows && status == OK; r++) {
-        struct run run = *first;
-        uint64_t weight = (row + r) * cols + col; /* below n_weights */
-        run.offset = tensor->offset + weight / run.type->block * run.type->block_nbytes;
-        run.skip = (size_t)(weight % run.type->block);
-        run.n_weights = n_cols;
-        run.out += r * n_cols;
-        status = decode_run(&run, err);
-    }
-    return status;
-}
-
-static enum status read_f32(struct container *container, size_t index, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols, float *out,
-                            struct err *err)
-{
-    const struct tensor *tensor = &container->tensors[index];
-    const struct gguf_entry *entry = tensor->quantised;
-    struct run run = { .file = &container->files[tensor->file], .type = entry->type, .out = out };
-    run.decode = entry->type->decodable ? find_decoder(entry->type) : NULL;
-    if (!run.decode) return err_set(err, ERR_UNSUPPORTED, "its type %s cannot be decoded", entry->type->name);
-    run.piece = malloc(PIECE_NBYTES);
-    if (!run.piece) return err_set(err, ERR_MEMORY, "out of memory for %zu bytes", PIECE_NBYTES);
-    enum status status = decode_rows(&run, tensor, row, n_rows, col, n_cols, err);
-    free(run.piece);
-    return status;
-}
-
 const struct container_ops gguf_container_ops = {
     .name = "gguf",
     .description = "GGUF file, or the parts NAME-00001-of-0000N.gguf of one",
     .probe = probe,
     .open = open_container,
-    .read = read_plain,
-    .read_f32 = read_f32,
+    .read = gguf_read_plain,
+    .read_f32 = gguf_read_f32,
+    .read_plane = gguf_read_plane,
+    .read_blob = gguf_read_blob,
     .check_unchanged = container_files_unchanged,
     .close = close_container,
 };

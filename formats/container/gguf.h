@@ -18,10 +18,16 @@
 #include "container/container.h"
 #include "container/gguf_header.h"
 
+/* The blob with the model's keys: a GGUF file without tensors. */
+#define GGUF_BLOB_NAME "metadata.gguf"
+
 extern const struct container_ops gguf_container_ops;
 
 /* True for a container that this file has opened; only such ones go into the functions below. */
 bool gguf_is(const struct container *container);
+
+/* ERR_DATA when a byte between or behind the tensors' data is not zero. */
+enum status gguf_check_padding(const struct container *container, struct err *err);
 
 /* What tensor number index is stored as, plain ones too. Lives as long as the container. */
 const struct gguf_entry *gguf_entry_of(const struct container *container, size_t index);

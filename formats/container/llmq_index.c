@@ -18,6 +18,7 @@
 #include "base/size.h"
 #include "container/shown.h"
 #include "layout/facts.h"
+#include "layout/layout.h"
 #include "number/scale.h"
 
 #define DEPTH_MAX 16
@@ -327,7 +328,7 @@ static enum status read_plane(struct parse *parse, const cJSON *item, struct llm
     const char *name;
     enum status status = json_string(json_get(item, "name"), "name of a plane", &name, err);
     if (status == OK) status = keep_bytes(parse->index, name, strlen(name), &plane->name, err);
-    if (status == OK) status = json_u32_in(item, "bits", 1, 64, &plane->bits, err);
+    if (status == OK) status = json_u32_in(item, "bits", 1, PLANE_BITS_MAX, &plane->bits, err);
     if (status == OK) status = json_pair(item, "shape", &plane->rows, &plane->cols, err);
     if (status == OK) status = json_pair(item, "tile", &plane->tile_rows, &plane->tile_cols, err);
     if (status == OK) status = plane_check(plane, err);
@@ -426,20 +427,52 @@ static enum status check_group_plane(const struct llmq_entry *entry, uint32_t in
     return expect_tile(entry, index, entry->tile_rows, tile_groups, err);
 }
 
-static enum status check_quantised(const struct tensor *tensor, const struct llmq_entry *entry, struct err *err)
+static enum status expect_count(const struct llmq_entry *entry, uint32_t wanted, struct err *err)
+{
+    if (entry->n_planes == wanted) return OK;
+    return err_set(err, ERR_DATA, "it has %u planes, wanted %u", entry->n_planes, wanted);
+}
+
+/* One plane with a field a block; a row is whole blocks. */
+static enum status check_blocks(const struct llmq_entry *entry, struct err *err)
+{
+    const struct ggml_type *type = entry->quant.format->block;
+    if (entry->quant.group_kind != GROUP_SIZE || entry->quant.group != type->elements || entry->cols % type->elements != 0)
+        return err_set(err, ERR_DATA, "its rows of %" PRIu64 " weights are not made of blocks of %u", entry->cols, type->elements);
+    enum status status = expect_count(entry, 1, err);
+    return status == OK ? check_group_plane(entry, 0, "blocks", 8 * type->bytes, err) : status;
+}
+
+static enum status check_codes(const struct llmq_entry *entry, uint32_t n_planes, struct err *err)
 {
     const struct format *format = entry->quant.format;
-    if (tensor->n_weights == 0) return err_set(err, ERR_DATA, "it is quantised, but has no weights");
-    if (entry->n_planes != (format->zero_point ? 3 : 2))
-        return err_set(err, ERR_DATA, "it has %u planes, wanted %d", entry->n_planes, format->zero_point ? 3 : 2);
-    enum status status = expect_plane(entry, 0, "codes", format->elem->bits, entry->rows, entry->cols, err);
+    enum status status = expect_count(entry, n_planes + (format->zero_point ? 3 : 2), err);
+    if (status == OK) status = expect_plane(entry, 0, "codes", format->elem->bits, entry->rows, entry->cols, err);
     if (status == OK) status = expect_tile(entry, 0, entry->tile_rows, entry->tile_cols, err);
     if (status == OK) status = check_group_plane(entry, 1, "scales", scale_type_bits(entry->quant.scale), err);
     if (status == OK && format->zero_point) status = check_group_plane(entry, 2, "zeros", format->elem->bits, err);
     return status;
 }
 
-static enum status read_quantised(struct parse *parse, const cJSON *item, const struct tensor *tensor, struct llmq_entry *entry, struct err *err)
+static enum status check_tensor_scale(const struct tensor *tensor, const struct llmq_entry *entry, struct err *err)
+{
+    enum status status = expect_plane(entry, entry->n_planes - 1, PLANE_TENSOR_SCALE, 32, 1, tensor_shape(tensor).n_matrices, err);
+    if (status != OK || plane_tile_count(&entry->planes[entry->n_planes - 1].plane) == 1) return status;
+    return err_set(err, ERR_DATA, "plane '%s' has more than one tile", PLANE_TENSOR_SCALE);
+}
+
+static enum status check_quantised(const struct tensor *tensor, struct llmq_entry *entry, struct err *err)
+{
+    struct quant *quant = &entry->quant;
+    if (tensor->n_weights == 0) return err_set(err, ERR_DATA, "it is quantised, but has no weights");
+    quant->blocks = quant->format->family->blocks;
+    if (quant->blocks) return check_blocks(entry, err);
+    quant->tensor_scale = has_name(entry, entry->n_planes - 1, PLANE_TENSOR_SCALE);
+    enum status status = quant->tensor_scale ? check_tensor_scale(tensor, entry, err) : OK;
+    return status == OK ? check_codes(entry, quant->tensor_scale, err) : status;
+}
+
+static enum status read_quantised(struct parse *parse, const cJSON *item, struct tensor *tensor, struct llmq_entry *entry, struct err *err)
 {
     struct quant *quant = &entry->quant;
     const struct stored_format *format = find_format(parse, entry->format);
@@ -460,8 +493,9 @@ static enum status read_quantised(struct parse *parse, const cJSON *item, const 
     quant->scale = scale_type_find(entry->scale);
     quant->rule = scale_rule_find(entry->scale_rule);
     quant->rounding = rounding_find(entry->rounding);
-    if (quant->scale == SCALE_TYPE_COUNT) return OK;
+    if (quant->scale == SCALE_TYPE_COUNT || (quant->scale == SCALE_NONE) != quant->format->family->blocks) return OK;
     entry->decodable = true;
+    tensor->quant = quant;
     return check_quantised(tensor, entry, err);
 }
 

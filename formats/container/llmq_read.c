@@ -20,6 +20,7 @@
 #include "container/shown.h"
 #include "container/zframe.h"
 #include "layout/codec.h"
+#include "number/half.h"
 #include "number/kernel.h"
 
 #define SUFFIX_NBYTES 20 /* "-00001-of-00003.llmq" */
@@ -437,6 +438,16 @@ static const uint8_t *row_of(const struct llmq *llmq, size_t index, uint32_t pla
     return desk->planes[plane].bytes + (row - at.row) * size_ceil_div(at.n_cols * shape->bits, 8);
 }
 
+/* Scale of the matrix that row belongs to. */
+static float tensor_scale_of(const struct llmq *llmq, size_t index, uint64_t row, const struct desk *desk)
+{
+    const struct llmq_entry *entry = llmq->index.entries[index];
+    if (!entry->quant.tensor_scale) return 1.0f;
+    const uint64_t matrix = row / (entry->rows / tensor_shape(&llmq->base.tensors[index]).n_matrices);
+    const uint8_t *bytes = desk->planes[entry->n_planes - 1].bytes + 4 * matrix;
+    return f32_from_bits((uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24);
+}
+
 /* Decodes the part of rect that lies in the tile. When one tile holds all scales but the codes have several, a stream begins at the row's first
  * group. */
 static void decode_tile(const struct llmq *llmq, size_t index, uint64_t number, struct tile tile, const struct rect *rect, const struct desk *desk)
@@ -444,10 +455,12 @@ static void decode_tile(const struct llmq *llmq, size_t index, uint64_t number, 
     const struct llmq_entry *entry = llmq->index.entries[index];
     uint64_t first_row = size_max(rect->row, tile.row), end_row = size_min(rect->row + rect->n_rows, tile.row + tile.n_rows);
     uint64_t first_col = size_max(rect->col, tile.col), end_col = size_min(rect->col + rect->n_cols, tile.col + tile.n_cols);
-    for (uint64_t row = first_row; row < end_row; row++)
-        codec_decode_row(&entry->quant, llmq->kernels, row_of(llmq, index, 0, number, row, desk), row_of(llmq, index, 1, number, row, desk),
-                         row_of(llmq, index, 2, number, row, desk), first_col - tile.col, (size_t)(end_col - first_col),
-                         rect->out + (row - rect->row) * rect->stride + (first_col - rect->col));
+    for (uint64_t row = first_row; row < end_row; row++) {
+        const uint8_t *streams[CODEC_PLANES_MAX];
+        for (uint32_t p = 0; p < CODEC_PLANES_MAX; p++) streams[p] = row_of(llmq, index, p, number, row, desk);
+        codec_decode_row(&entry->quant, llmq->kernels, streams, tensor_scale_of(llmq, index, row, desk), first_col - tile.col,
+                         (size_t)(end_col - first_col), rect->out + (row - rect->row) * rect->stride + (first_col - rect->col));
+    }
 }
 
 /* Loads codes and, unless they are there already, scales and zeros. */
@@ -460,6 +473,14 @@ static enum status load_quantised(const struct llmq *llmq, size_t index, uint64_
         if (!single || first) status = load_plane(llmq, index, p, single ? 0 : number, desk, err);
     }
     return status;
+}
+
+/* The tile that begins at (row, col), in weights. */
+static struct tile tile_at(const struct llmq_entry *entry, uint64_t row, uint64_t col)
+{
+    return (struct tile){
+        .row = row, .n_rows = size_min(entry->tile_rows, entry->rows - row), .col = col, .n_cols = size_min(entry->tile_cols, entry->cols - col)
+    };
 }
 
 static enum status llmq_read_f32(struct container *container, size_t index, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols, float *out,
@@ -478,9 +499,38 @@ static enum status llmq_read_f32(struct container *container, size_t index, uint
         for (uint64_t c = col / entry->tile_cols * entry->tile_cols; status == OK && c < col + n_cols; c += entry->tile_cols) {
             uint64_t number = tile_of(entry, r, c);
             status = load_quantised(llmq, index, number, first, &desk, err);
-            if (status == OK) decode_tile(llmq, index, number, plane_tile(&entry->planes[0].plane, number), &rect, &desk);
+            if (status == OK) decode_tile(llmq, index, number, tile_at(entry, r, c), &rect, &desk);
             first = false;
         }
+    desk_clear(&desk);
+    return status;
+}
+
+/* ---- planes --------------------------------------------------------------------------------------------------------------------- */
+
+static enum status llmq_read_plane(struct container *container, size_t index, uint32_t plane, uint64_t offset, size_t nbytes, void *buf,
+                                   struct err *err)
+{
+    const struct llmq *llmq = of_const(container);
+    const struct plane *stored = &llmq->index.entries[index]->planes[plane].plane;
+    struct desk desk = { { NULL, 0 }, { NULL, 0 }, { { NULL, 0 } }, NULL };
+    uint8_t *out = buf;
+    enum status status = OK;
+    for (uint64_t number = plane_tile_at(stored, offset), at, skip; status == OK && nbytes > 0; number++) {
+        at = plane_tile_offset(stored, number);
+        skip = offset - at;
+        const size_t n_tile = (size_t)plane_tile_nbytes(stored, number), done = (size_t)size_min(nbytes, n_tile - skip);
+        uint8_t *tile = out;
+        if (done < n_tile) {
+            status = need(&desk.out, n_tile, err);
+            tile = desk.out.bytes;
+        }
+        if (status == OK) status = load_tile(llmq, index, plane, number, tile, &desk, err);
+        if (status == OK && done < n_tile) memcpy(out, tile + skip, done);
+        offset += done;
+        out += done;
+        nbytes -= done;
+    }
     desk_clear(&desk);
     return status;
 }
@@ -574,6 +624,7 @@ const struct container_ops llmq_container_ops = {
     .open = llmq_open,
     .read = llmq_read,
     .read_f32 = llmq_read_f32,
+    .read_plane = llmq_read_plane,
     .read_blob = llmq_read_blob,
     .check_unchanged = container_files_unchanged,
     .close = llmq_close,

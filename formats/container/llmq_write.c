@@ -498,6 +498,7 @@ static enum status llmq_finish(struct writer *writer, const struct digest128 *so
 const struct writer_ops llmq_writer_ops = { .name = "llmq",
                                             .extension = EXTENSION,
                                             .quantised = true,
+                                            .digests = true,
                                             .plan = llmq_plan,
                                             .open = llmq_open,
                                             .put = llmq_put,

@@ -40,7 +40,7 @@ struct shard {
     uint64_t data_nbytes;
 };
 
-struct layout {
+struct folder_layout {
     const struct writer_options *options;
     struct out_tensor *tensors;
     size_t n_tensors;
@@ -63,7 +63,7 @@ static const struct plane *data_of(const struct out_tensor *tensor)
 
 /* ---- texts ---------------------------------------------------------------------------------------------------------------------- */
 
-static void add_head(struct text *text, const struct layout *layout)
+static void add_head(struct text *text, const struct folder_layout *layout)
 {
     text_add(text, "{\"__metadata__\":{");
     text_add_bytes(text, layout->metadata, strlen(layout->metadata));
@@ -87,14 +87,14 @@ static void file_name(size_t index, size_t count, char out[64])
     else snprintf(out, 64, "model-%05zu-of-%05zu.safetensors", index + 1, count);
 }
 
-static void add_index_head(struct text *text, const struct layout *layout)
+static void add_index_head(struct text *text, const struct folder_layout *layout)
 {
     uint64_t total = 0;
     for (size_t i = 0; i < layout->n_shards; i++) total += layout->shards[i].data_nbytes;
     text_add(text, "{\n  \"metadata\": {\n    \"total_size\": %" PRIu64 "\n  },\n  \"weight_map\": {", total);
 }
 
-static void add_index_tensor(struct text *text, const struct layout *layout, size_t index)
+static void add_index_tensor(struct text *text, const struct folder_layout *layout, size_t index)
 {
     char name[64];
     file_name(layout->tensors[index].shard, layout->n_shards, name);
@@ -110,13 +110,13 @@ static void add_index_end(struct text *text)
 
 /* ---- plan ----------------------------------------------------------------------------------------------------------------------- */
 
-static void layout_free(struct layout *layout)
+static void layout_free(struct folder_layout *layout)
 {
     free(layout->begin);
     free(layout->shards);
     free(layout->metadata);
     text_free(&layout->scratch);
-    *layout = (struct layout){ .scratch = text_make(0) };
+    *layout = (struct folder_layout){ .scratch = text_make(0) };
 }
 
 static uint64_t data_start(const struct shard *shard)
@@ -141,7 +141,7 @@ static enum status take_metadata(void *context, const char *key, size_t key_nbyt
     return OK;
 }
 
-static enum status make_metadata(struct layout *layout, struct err *err)
+static enum status make_metadata(struct folder_layout *layout, struct err *err)
 {
     const struct json_limits limits = { .max_depth = 2, .max_values = 1 };
     struct metadata_walk walk = { .text = text_make(SAFETENSORS_HEADER_MAX) };
@@ -154,7 +154,7 @@ static enum status make_metadata(struct layout *layout, struct err *err)
     return status;
 }
 
-static enum status take_length(struct layout *layout, uint64_t *total, struct err *err)
+static enum status take_length(struct folder_layout *layout, uint64_t *total, struct err *err)
 {
     enum status status = text_ok(&layout->scratch, "a header", err);
     *total += layout->scratch.nbytes;
@@ -162,7 +162,7 @@ static enum status take_length(struct layout *layout, uint64_t *total, struct er
     return status;
 }
 
-static enum status begin_shard(struct layout *layout, size_t first_tensor, struct err *err)
+static enum status begin_shard(struct folder_layout *layout, size_t first_tensor, struct err *err)
 {
     struct shard *shards = realloc(layout->shards, (layout->n_shards + 1) * sizeof *shards);
     if (!shards) return err_set(err, ERR_MEMORY, "out of memory for the plan of %zu files", layout->n_shards + 1);
@@ -173,13 +173,13 @@ static enum status begin_shard(struct layout *layout, size_t first_tensor, struc
     return take_length(layout, &shard->json_nbytes, err);
 }
 
-static bool is_too_large(const struct layout *layout, const struct shard *shard)
+static bool is_too_large(const struct folder_layout *layout, const struct shard *shard)
 {
     return shard->json_nbytes > SAFETENSORS_HEADER_MAX - 8 || shard->data_nbytes > layout->split ||
            data_start(shard) > layout->split - shard->data_nbytes;
 }
 
-static enum status try_tensor(struct layout *layout, size_t index, struct shard *shard, struct err *err)
+static enum status try_tensor(struct folder_layout *layout, size_t index, struct shard *shard, struct err *err)
 {
     *shard = layout->shards[layout->n_shards - 1];
     layout->begin[index] = shard->data_nbytes;
@@ -190,7 +190,7 @@ static enum status try_tensor(struct layout *layout, size_t index, struct shard 
     return take_length(layout, &shard->json_nbytes, err);
 }
 
-static enum status place_tensor(struct layout *layout, size_t index, struct err *err)
+static enum status place_tensor(struct folder_layout *layout, size_t index, struct err *err)
 {
     struct shard tried;
     enum status status = try_tensor(layout, index, &tried, err);
@@ -227,7 +227,7 @@ static bool begins_with(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
-static enum status check_blobs(const struct layout *layout, struct err *err)
+static enum status check_blobs(const struct folder_layout *layout, struct err *err)
 {
     for (size_t i = 0; i < layout->n_blobs; i++) {
         const char *name = layout->blobs[i].name;
@@ -242,7 +242,7 @@ static enum status check_blobs(const struct layout *layout, struct err *err)
     return OK;
 }
 
-static enum status measure_index(struct layout *layout, struct err *err)
+static enum status measure_index(struct folder_layout *layout, struct err *err)
 {
     enum status status = OK;
     if (layout->n_shards == 1) return OK;
@@ -255,7 +255,7 @@ static enum status measure_index(struct layout *layout, struct err *err)
     return status == OK ? take_length(layout, &layout->index_nbytes, err) : status;
 }
 
-static enum status place_all(struct layout *layout, struct err *err)
+static enum status place_all(struct folder_layout *layout, struct err *err)
 {
     enum status status = make_metadata(layout, err);
     if (status == OK) status = check_blobs(layout, err);
@@ -277,23 +277,23 @@ static enum status place_all(struct layout *layout, struct err *err)
 
 /* Fills *layout, and shard in every tensor; on failure it is freed. */
 static enum status lay_out(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs,
-                           const struct writer_options *options, struct layout *layout, struct err *err)
+                           const struct writer_options *options, struct folder_layout *layout, struct err *err)
 {
     size_t length = strlen(options->path);
-    *layout = (struct layout){ .options = options,
-                               .tensors = tensors,
-                               .n_tensors = n_tensors,
-                               .blobs = blobs,
-                               .n_blobs = n_blobs,
-                               .split = options->split_nbytes ? options->split_nbytes : SPLIT_DEFAULT,
-                               .scratch = text_make(SAFETENSORS_HEADER_MAX) };
+    *layout = (struct folder_layout){ .options = options,
+                                      .tensors = tensors,
+                                      .n_tensors = n_tensors,
+                                      .blobs = blobs,
+                                      .n_blobs = n_blobs,
+                                      .split = options->split_nbytes ? options->split_nbytes : SPLIT_DEFAULT,
+                                      .scratch = text_make(SAFETENSORS_HEADER_MAX) };
     layout->is_folder = (length && options->path[length - 1] == '/') || path_is_dir(options->path);
     enum status status = place_all(layout, err);
     if (status != OK) layout_free(layout);
     return status;
 }
 
-static enum status measure(const struct layout *layout, struct writer_size *size, struct err *err)
+static enum status measure(const struct folder_layout *layout, struct writer_size *size, struct err *err)
 {
     *size = (struct writer_size){ .exact = true, .nbytes = layout->index_nbytes };
     bool good = true;
@@ -309,7 +309,7 @@ static enum status measure(const struct layout *layout, struct writer_size *size
 static enum status safetensors_plan(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs,
                                     const struct writer_options *options, struct writer_size *size, struct err *err)
 {
-    struct layout layout;
+    struct folder_layout layout;
     enum status status = lay_out(tensors, n_tensors, blobs, n_blobs, options, &layout, err);
     if (status != OK) return status;
     status = measure(&layout, size, err);
@@ -320,7 +320,7 @@ static enum status safetensors_plan(struct out_tensor *tensors, size_t n_tensors
 /* ---- open ----------------------------------------------------------------------------------------------------------------------- */
 
 struct writer {
-    struct layout layout;
+    struct folder_layout layout;
     struct writer_options options;
     char *dir; /* of a folder, without '/' at its end */
     struct outfile **files; /* one a shard */
@@ -348,7 +348,7 @@ static enum status pen_flush(struct pen *pen, size_t least, struct err *err)
 
 static enum status write_header(struct writer *writer, size_t number, struct err *err)
 {
-    struct layout *layout = &writer->layout;
+    struct folder_layout *layout = &writer->layout;
     const struct shard *shard = &layout->shards[number];
     struct pen pen = { &layout->scratch, writer->files[number], 0 };
     uint64_t padded = data_start(shard) - 8;
@@ -380,7 +380,7 @@ static enum status copy_blob(struct outset *set, const char *path, const struct 
 /* config.json first, then the others in their order. */
 static enum status copy_blobs(struct writer *writer, struct outset *set, struct err *err)
 {
-    const struct layout *layout = &writer->layout;
+    const struct folder_layout *layout = &writer->layout;
     uint8_t *piece = malloc(BLOB_PIECE);
     enum status status = piece ? OK : err_set(err, ERR_MEMORY, "out of memory for a piece of a file");
     for (int config = 1; config >= 0; config--)
@@ -440,7 +440,7 @@ static enum status check_space(const struct writer *writer, const struct outset 
 
 static enum status start(struct writer *writer, struct outset *set, struct err *err)
 {
-    struct layout *layout = &writer->layout;
+    struct folder_layout *layout = &writer->layout;
     writer->files = calloc(layout->n_shards, sizeof(struct outfile *));
     writer->written = calloc(layout->n_tensors + 1, sizeof *writer->written);
     enum status status = writer->files && writer->written ? OK : err_set(err, ERR_MEMORY, "out of memory for %zu tensors", layout->n_tensors);
@@ -541,7 +541,7 @@ static void safetensors_abort(struct writer *writer)
 
 static enum status write_index(struct writer *writer, struct err *err)
 {
-    struct layout *layout = &writer->layout;
+    struct folder_layout *layout = &writer->layout;
     struct pen pen = { &layout->scratch, writer->index, 0 };
     enum status status = OK;
     add_index_head(pen.scratch, layout);

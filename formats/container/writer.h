@@ -1,4 +1,4 @@
-/* writer.h: how a planned list of tensors becomes files: the llmq container, or plain safetensors; one ops struct each.
+/* writer.h: how a planned list of tensors becomes files: the llmq container, GGUF, or plain safetensors; one ops struct each.
  *
  *   plan: out_tensor[] (names, shapes, planes)  --writer_open-->  sizes and offsets fixed  --writer_put (tiles, from several threads)-->  --writer_finish-->  files
  *
@@ -19,6 +19,7 @@
 #include "base/err.h"
 #include "base/io.h"
 #include "layout/plane.h"
+#include "number/ggml.h"
 
 #define OUT_PLANES_MAX 4
 
@@ -46,6 +47,7 @@ struct out_tensor {
     const char *role;
     uint64_t tile_rows, tile_cols; /* of the tensor, in weights */
     const char *format; /* NULL for a kept tensor */
+    const struct ggml_type *block; /* GGUF: the type of a tensor of blocks; NULL for a kept tensor */
     const char *format_facts; /* JSON object text for the index member `formats`, NULL for a kept tensor */
     const char *group; /* JSON text: 32, "channel" (with the quotes) or "tensor" */
     const char *scale_rule, *rounding, *scale; /* names; NULL for a kept tensor */
@@ -69,6 +71,7 @@ struct writer_options {
     uint64_t split_nbytes; /* 0: one file */
     uint32_t align; /* 0: 4096 */
     const char *metadata_json; /* object of strings, or NULL */
+    uint32_t file_type; /* GGUF: general.file_type; UINT32_MAX: that of the type most weights have */
     const char *writer_name; /* "llmq 0.1.0" */
     unsigned n_workers;
     uint32_t tiles_per_job; /* most tiles of a tensor that one writer_put brings */
@@ -97,6 +100,9 @@ struct writer_ops {
     const char *name; /* "llmq" */
     const char *extension; /* ".llmq" */
     bool quantised; /* can hold quantised tensors */
+    bool blocks; /* holds them as blocks of ggml types, and plain tensors as they are */
+    bool digests; /* wants digests of the source */
+    const char *blob; /* name of the one small file it makes use of; NULL: it stores all */
     enum status (*plan)(struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs,
                         const struct writer_options *options, struct writer_size *size, struct err *err);
     enum status (*open)(struct outset *set, struct out_tensor *tensors, size_t n_tensors, const struct out_blob *blobs, size_t n_blobs,
@@ -116,5 +122,9 @@ struct writer_ops {
 
 extern const struct writer_ops llmq_writer_ops; /* llmq_write.c */
 extern const struct writer_ops safetensors_writer_ops; /* safetensors_write.c */
+extern const struct writer_ops gguf_writer_ops; /* gguf_write.c */
+
+/* The writer of files with this path's ending; NULL when it has none of them. */
+const struct writer_ops *writer_of_path(const char *path);
 
 #endif

@@ -1,10 +1,11 @@
 /* codec.c: f32 tiles to plane bytes and back.
  *
  * Drawing: a tile is worked off in strips that stay in cache:
- *   strip of stored elements -> x (f32) -> finite? -> groups: scale, codes -> packed codes | scale fields | zero fields   (-> y, measured against x)
+ *   strip of stored elements -> x (f32) -> finite? -> groups: scale, codes -> layout: packed fields or blocks   (-> y, measured against x)
  * Why this way: see codec.h. Each strip is whole rows, or a piece of one row by whole groups; so a group is always whole in a strip, unless it
  * spans tiles and its scale is given.
- * Corner cases: a group "tensor" that fits in one tile takes the whole tile as its strip; zero fields of fewer than 8 bits are packed per row.
+ * Corner cases: a group "tensor" that fits in one tile takes the whole tile as its strip; a strip never reaches into another matrix of a stack that
+ * has scales of matrices, and its weights are measured as they were before these were divided out.
  * Reference: FORMAT.md 3, NUMERICS.md. Worked number: mxfp4, 2 x 40: codes 20 bytes a row, scales 2 bytes a row (groups of 32 and 8).
  */
 #include "layout/codec.h"
@@ -19,7 +20,15 @@
 #include "number/half.h"
 #include "number/kernel.h"
 
+#define BLOCK_SAFE 32768.0f /* no scale of a block overflows F16 for weights up to here */
+
 enum { STRIP_WEIGHTS = 4096, ROW_GROUPS = 512 };
+
+/* Coded by ggml's own functions, block by block. */
+static bool is_opaque(const struct quant *quant)
+{
+    return quant->blocks && (quant->format->family->blocks || quant->rule == RULE_REFERENCE);
+}
 
 bool codec_spans(const struct quant *quant, uint64_t rows, uint64_t cols)
 {
@@ -29,27 +38,58 @@ bool codec_spans(const struct quant *quant, uint64_t rows, uint64_t cols)
     return quant->group_kind == GROUP_TENSOR && (tile_cols < cols || tile_rows < rows);
 }
 
-uint32_t codec_planes(const struct quant *quant, uint64_t rows, uint64_t cols, struct plane planes[CODEC_PLANES_MAX])
+uint32_t codec_planes(const struct quant *quant, const struct shape *shape, struct plane planes[CODEC_PLANES_MAX])
 {
-    uint64_t group = quant->group_kind == GROUP_SIZE ? quant->group : 1, tile_rows, tile_cols;
-    tile_shape(rows, cols, group, &tile_rows, &tile_cols);
-    uint64_t groups = quant_groups_per_row(quant, cols), scale_rows = quant->group_kind == GROUP_TENSOR ? size_min(rows, 1) : rows;
-    bool spans = codec_spans(quant, rows, cols);
-    uint64_t scale_tile_rows = spans ? scale_rows : tile_rows;
-    uint64_t scale_tile_cols = quant->group_kind == GROUP_SIZE ? size_ceil_div(tile_cols, group) : 1;
-    planes[0] = (struct plane){ "codes", quant->format->elem->bits, rows, cols, tile_rows, tile_cols };
-    planes[1] = (struct plane){ "scales", scale_type_bits(quant->scale), scale_rows, groups, size_max(scale_tile_rows, 1), scale_tile_cols };
-    if (!quant->format->zero_point) return 2;
-    planes[2] = planes[1];
-    planes[2].name = "zeros";
-    planes[2].bits = quant->format->elem->bits;
-    return 3;
+    uint32_t n = layout_of(quant)->planes(quant, shape, planes);
+    if (quant->tensor_scale) planes[n++] = (struct plane){ PLANE_TENSOR_SCALE, 32, 1, shape->n_matrices, 1, size_max(1, shape->n_matrices) };
+    return n;
+}
+
+bool codec_is_whole(const struct quant *quant, const struct shape *shape, const struct plane *plane)
+{
+    if (strcmp(plane->name, PLANE_TENSOR_SCALE) == 0) return true;
+    return codec_spans(quant, shape->rows, shape->cols) && strcmp(plane->name, "codes") != 0;
+}
+
+void codec_tile_shape(const struct quant *quant, const struct shape *shape, uint64_t *tile_rows, uint64_t *tile_cols)
+{
+    tile_shape(shape->rows, shape->cols, quant->group_kind == GROUP_SIZE ? quant->group : 1, tile_rows, tile_cols);
+}
+
+bool codec_fields(const struct quant *quant, const struct shape *shape, const struct plane *plane, const struct tile *weights, struct tile *fields)
+{
+    uint64_t width = strcmp(plane->name, "codes") == 0 ? 1 : quant_group_len(quant, shape->cols); /* weights a field */
+    if (quant->blocks) width = quant->format->block->elements;
+    *fields = *weights;
+    fields->col = weights->col / width;
+    fields->n_cols = size_ceil_div(weights->n_cols, width);
+    return !codec_is_whole(quant, shape, plane) && (quant->group_kind != GROUP_TENSOR || width == 1);
+}
+
+void codec_store_whole(const struct quant *quant, const struct shape *shape, const struct group_scale *given, const float *tensor_scales,
+                       uint8_t *const planes[CODEC_PLANES_MAX])
+{
+    struct plane shapes[CODEC_PLANES_MAX];
+    const uint32_t n = codec_planes(quant, shape, shapes);
+    const size_t n_scales = given ? (size_t)shapes[1].rows : 0;
+    if (given) layout_store_scales(quant, given, n_scales, planes[1]);
+    if (given && quant->format->zero_point) {
+        memset(planes[2], 0, (size_t)plane_nbytes(&shapes[2]));
+        for (size_t r = 0; r < n_scales; r++) layout_store_zeros(quant, &given[r], 1, planes[2] + r * plane_row_nbytes(&shapes[2]));
+    }
+    if (tensor_scales) ggml_f32.encode(tensor_scales, NULL, (size_t)shape->n_matrices, planes[n - 1]);
+}
+
+/* Weights that are whole groups, whole bytes and whole blocks. */
+static uint64_t unit_of(const struct quant *quant)
+{
+    return quant->blocks ? quant->format->block->elements : quant->group_kind == GROUP_SIZE ? 8 * (uint64_t)quant->group : 8;
 }
 
 /* Weights of a strip: a few rows' worth that stay in cache, but groups whole (eight of them are whole bytes). */
 static size_t strip_weights(const struct quant *quant, uint64_t rows, uint64_t cols, bool spans)
 {
-    uint64_t whole = quant->group_kind == GROUP_TENSOR ? rows * cols : quant->group_kind == GROUP_CHANNEL ? cols : 8 * (uint64_t)quant->group;
+    uint64_t whole = quant->group_kind == GROUP_TENSOR ? rows * cols : quant->group_kind == GROUP_CHANNEL ? cols : unit_of(quant);
     return spans ? STRIP_WEIGHTS : (size_t)size_max(STRIP_WEIGHTS, size_min(whole, TILE_WEIGHTS));
 }
 
@@ -81,11 +121,17 @@ static bool next_strip(const struct codec_tile *tile, size_t capacity, uint64_t 
     if (tile->n_cols <= capacity) {
         strip->n_cols = tile->n_cols;
         strip->n_rows = size_min(capacity / tile->n_cols, tile->n_rows - next_row);
+        if (tile->tensor_scales) strip->n_rows = size_min(strip->n_rows, tile->matrix_rows - (tile->first_row + next_row) % tile->matrix_rows);
     } else {
         strip->n_rows = 1;
         strip->n_cols = size_min(capacity / unit * unit, tile->n_cols - next_col);
     }
     return true;
+}
+
+static float tensor_scale_of(const struct codec_tile *tile, const struct strip *strip)
+{
+    return tile->tensor_scales ? tile->tensor_scales[(tile->first_row + strip->row) / tile->matrix_rows] : 1.0f;
 }
 
 /* NaN and Inf to 0; true when there was an Inf. */
@@ -97,6 +143,14 @@ static bool clean(float *x, size_t n)
         if (!isfinite(x[i])) x[i] = 0.0f;
     }
     return infinite;
+}
+
+/* Weights in units of their matrix's scale. */
+static void divide_strip(const struct codec_tile *tile, const struct strip *strip, float *x)
+{
+    if (!tile->tensor_scales) return;
+    const float scale = tensor_scale_of(tile, strip);
+    for (size_t i = 0; i < strip->n_rows * strip->n_cols; i++) x[i] /= scale;
 }
 
 /* Fills scratch->x with the strip's weights. */
@@ -125,96 +179,125 @@ static bool load_strip(const struct kernels *kernels, const struct codec_tile *t
     return false;
 }
 
-/* ---- scales and zeros ----------------------------------------------------------------------------------------------------------- */
-
-void codec_store_scales(const struct quant *quant, const struct group_scale *scales, size_t n, uint8_t *out)
-{
-    uint32_t nbytes = scale_type_bits(quant->scale) / 8;
-    for (size_t i = 0; i < n; i++)
-        for (uint32_t k = 0; k < nbytes; k++) *out++ = (uint8_t)(scales[i].bits >> (8 * k));
-}
-
-void codec_store_zeros(const struct quant *quant, const struct group_scale *scales, size_t n, uint8_t *out)
-{
-    uint16_t zeros[ROW_GROUPS];
-    uint32_t bits = quant->format->elem->bits;
-    for (size_t done = 0; done < n; done += ROW_GROUPS) { /* ROW_GROUPS * bits is whole bytes */
-        size_t count = n - done < ROW_GROUPS ? n - done : ROW_GROUPS;
-        for (size_t i = 0; i < count; i++) zeros[i] = (uint16_t)scales[done + i].zero;
-        pack_bits(zeros, count, bits, out);
-        out += count * bits / 8;
-    }
-}
-
-static struct group_scale load_scale(const struct quant *quant, const uint8_t *scales, const uint8_t *zeros, uint64_t index)
-{
-    uint32_t nbytes = scale_type_bits(quant->scale) / 8;
-    struct group_scale scale = { 0 };
-    for (uint32_t k = 0; k < nbytes; k++) scale.bits |= (uint32_t)scales[index * nbytes + k] << (8 * k);
-    scale.value = scale_load(quant->scale, scale.bits);
-    if (quant->format->zero_point) {
-        uint16_t zero;
-        unpack_bits(zeros, index, 1, quant->format->elem->bits, &zero);
-        scale.zero = zero;
-    }
-    return scale;
-}
-
 /* ---- encoding ------------------------------------------------------------------------------------------------------------------- */
 
-/* Stores n scales, and zeros, of a row of the tile from its group first on. */
-static void store_row(const struct quant *quant, const struct codec_tile *tile, uint64_t row, uint64_t first, const struct group_scale *scales,
-                      size_t n)
+/* Under NONFINITE_CLAMP an Inf takes the extreme code of the element, whatever the scale. */
+static void clamp_infinite(const struct quant *quant, const struct codec_tile *tile, uint64_t row, uint64_t col, size_t n, uint16_t *codes)
 {
-    const uint64_t groups = quant_groups_per_row(quant, tile->n_cols), scale_bits = scale_type_bits(quant->scale),
-                   zero_bits = quant->format->elem->bits;
-    codec_store_scales(quant, scales, n, tile->planes[1] + (row * groups + first) * scale_bits / 8);
-    if (quant->format->zero_point)
-        codec_store_zeros(quant, scales, n, tile->planes[2] + row * size_ceil_div(groups * zero_bits, 8) + first * zero_bits / 8);
+    const struct elem *elem = quant->format->elem;
+    const uint16_t low = (uint16_t)elem_encode(elem, -FLT_MAX, ROUND_TRUNCATE), high = (uint16_t)elem_encode(elem, FLT_MAX, ROUND_TRUNCATE);
+    const uint32_t elem_nbytes = tile->dtype->bits / 8;
+    float x[256];
+    for (size_t i = 0, count; i < n; i += count) {
+        count = n - i < 256 ? n - i : 256;
+        tile->dtype->widen(tile->source + (row * tile->n_cols + col + i) * elem_nbytes, count, x);
+        for (size_t k = 0; k < count; k++)
+            if (isinf(x[k])) codes[i + k] = x[k] < 0.0f ? low : high;
+    }
+}
+
+/* Codes and scales of at most ROW_GROUPS groups; returns how many were done before one overflowed. */
+static size_t encode_groups(const struct quant *quant, const struct kernels *kernels, const float *x, size_t n, size_t group,
+                            struct group_scale *scales, uint16_t *codes, float *y)
+{
+    if (quant->rule != RULE_REFERENCE) return quant_encode(quant, kernels, x, NULL, n, group, scales, codes, y);
+    size_t done = layout_reference(quant, x, n, scales, codes);
+    const struct groups groups = { n, group, scales };
+    if (y && done * group >= n) kernels->decode(quant->format->elem, &groups, codes, y);
+    return done;
 }
 
 /* Codes of one row piece of n weights beginning at column col of the tile; ROW_GROUPS groups at a time. */
-static bool encode_row(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const float *x, uint64_t row,
-                       uint64_t col, size_t n, uint16_t *codes, float *y, struct codec_fault *fault)
+static bool encode_row(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip, size_t r,
+                       const struct codec_scratch *scratch, struct codec_fault *fault)
 {
-    const size_t group = (size_t)quant_group_len(quant, tile->n_cols);
+    const size_t group = (size_t)quant_group_len(quant, tile->n_cols), n = (size_t)strip->n_cols, at = r * n;
+    const float *x = scratch->x + at;
+    float *y = tile->measure ? scratch->y + at : NULL;
+    uint16_t *codes = scratch->codes + at;
     struct group_scale scales[ROW_GROUPS];
     for (size_t i = 0, count; i < n; i += count) {
         count = (n - i) / group < ROW_GROUPS ? n - i : ROW_GROUPS * group;
-        size_t done = quant_encode(quant, kernels, x + i, NULL, count, group, scales, codes + i, y ? y + i : NULL);
-        if (done * group < count) {
-            *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, row, col + i + done * group };
+        size_t bad = encode_groups(quant, kernels, x + i, count, group, scales, codes + i, y ? y + i : NULL);
+        *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, strip->row + r, strip->col + i + bad * group };
+        if (bad * group < count) return false;
+        if (strip->infinite && tile->nonfinite == NONFINITE_CLAMP) clamp_infinite(quant, tile, strip->row + r, strip->col + i, count, codes + i);
+        const struct row_piece piece = { strip->row + r, strip->col + i, count, scales, quant->blocks ? codes + i : NULL };
+        if (!layout_of(quant)->store(quant, tile->n_cols, &piece, tile->planes, &bad)) {
+            *fault = (struct codec_fault){ CODEC_NO_PLACE, strip->row + r, strip->col + i + bad * group };
             return false;
         }
-        store_row(quant, tile, row, (col + i) / group, scales, done);
     }
+    *fault = (struct codec_fault){ CODEC_FINE, 0, 0 };
     return true;
+}
+
+/* One scale for the whole tile. */
+static bool encode_tensor(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip,
+                          const struct codec_scratch *scratch, struct codec_fault *fault)
+{
+    const size_t n = (size_t)(strip->n_rows * strip->n_cols);
+    struct group_scale scale;
+    if (quant_encode(quant, kernels, scratch->x, NULL, n, n, &scale, scratch->codes, tile->measure ? scratch->y : NULL) == 0) {
+        *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, 0, 0 };
+        return false;
+    }
+    const struct row_piece piece = { 0, 0, 1, &scale, NULL };
+    return layout_of(quant)->store(quant, tile->n_cols, &piece, tile->planes, &(size_t){ 0 });
+}
+
+/* Whole blocks in one step. One that decodes to NaN or Inf has overflowed its scale, which only large weights can bring about. */
+static bool encode_blocks(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, const struct codec_scratch *scratch,
+                          struct codec_fault *fault)
+{
+    const struct ggml_type *type = quant->format->block;
+    const size_t n = (size_t)(strip->n_rows * strip->n_cols), n_blocks = n / type->elements;
+    uint8_t *out = tile->planes[0] + (strip->row * tile->n_cols + strip->col) / type->elements * type->bytes;
+    ggml_encode *encode = quant->rule == RULE_MSE && type->encode_mse ? type->encode_mse : type->encode;
+    encode(scratch->x, NULL, n_blocks, out);
+    bool large = false;
+    for (size_t i = 0; i < n; i++) large |= fabsf(scratch->x[i]) > BLOCK_SAFE;
+    if (large || tile->measure) type->decode(out, n_blocks, scratch->y);
+    for (size_t i = 0; large && i < n; i++)
+        if (!isfinite(scratch->y[i])) {
+            *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, strip->row + i / strip->n_cols, strip->col + i % strip->n_cols };
+            return false;
+        }
+    return true;
+}
+
+/* Formats without elements have no extreme code: an Inf takes the largest magnitude of its block. */
+static void flatten_infinite(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, float *x)
+{
+    const size_t n = (size_t)(strip->n_rows * strip->n_cols), block = quant->format->block->elements;
+    const uint8_t *source = tile->source + (strip->row * tile->n_cols + strip->col) * tile->dtype->bits / 8;
+    float stored[256];
+    for (size_t i = 0; i < n; i += block) {
+        float amax = 0.0f;
+        for (size_t k = 0; k < block; k++) amax = fmaxf(amax, fabsf(x[i + k]));
+        tile->dtype->widen(source + i * tile->dtype->bits / 8, block, stored);
+        for (size_t k = 0; k < block; k++)
+            if (isinf(stored[k])) x[i + k] = copysignf(amax, stored[k]);
+    }
 }
 
 /* The strip's codes, from the given scale, or with one scale for the whole tile, or with its own scales row by row. */
 static bool encode_strip(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip,
                          const struct codec_scratch *scratch, struct codec_fault *fault)
 {
-    const size_t n = (size_t)(strip->n_rows * strip->n_cols), n_cols = (size_t)strip->n_cols;
-    float *y = tile->measure ? scratch->y : NULL;
+    const size_t n = (size_t)(strip->n_rows * strip->n_cols);
     if (tile->given) {
         const struct groups groups = { n, n, tile->given };
-        kernels->encode(quant->format->elem, quant->rounding, &groups, scratch->x, scratch->codes, y);
+        kernels->encode(quant->format->elem, quant->rounding, &groups, scratch->x, scratch->codes, tile->measure ? scratch->y : NULL);
         return true;
     }
-    if (quant->group_kind == GROUP_TENSOR) {
-        struct group_scale scale;
-        if (quant_encode(quant, kernels, scratch->x, NULL, n, n, &scale, scratch->codes, y) == 0) {
-            *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, 0, 0 };
-            return false;
-        }
-        store_row(quant, tile, 0, 0, &scale, 1);
-        return true;
+    if (is_opaque(quant)) {
+        if (strip->infinite && tile->nonfinite == NONFINITE_CLAMP) flatten_infinite(quant, tile, strip, scratch->x);
+        return encode_blocks(quant, tile, strip, scratch, fault);
     }
+    if (quant->group_kind == GROUP_TENSOR) return encode_tensor(quant, kernels, tile, strip, scratch, fault);
     for (size_t r = 0; r < strip->n_rows; r++)
-        if (!encode_row(quant, kernels, tile, scratch->x + r * n_cols, strip->row + r, strip->col, n_cols, scratch->codes + r * n_cols,
-                        y ? y + r * n_cols : NULL, fault))
-            return false;
+        if (!encode_row(quant, kernels, tile, strip, r, scratch, fault)) return false;
     return true;
 }
 
@@ -230,28 +313,11 @@ static void pack_strip(const struct quant *quant, const struct codec_tile *tile,
         pack_bits(codes + r * strip->n_cols, (size_t)strip->n_cols, bits, tile->planes[0] + (strip->row + r) * row_nbytes + strip->col * bits / 8);
 }
 
-/* Weights that are whole groups and whole bytes. */
-static uint64_t strip_unit(const struct quant *quant)
-{
-    return quant->group_kind == GROUP_SIZE ? 8 * (uint64_t)quant->group : 8;
-}
-
-/* Under NONFINITE_CLAMP an Inf takes the extreme code of the element, whatever the scale. scratch->y is free by then and takes the strip's weights
- * once more. */
-static void clamp_infinite(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, const struct codec_scratch *scratch)
-{
-    const struct elem *elem = quant->format->elem;
-    const uint16_t low = (uint16_t)elem_encode(elem, -FLT_MAX, ROUND_TRUNCATE), high = (uint16_t)elem_encode(elem, FLT_MAX, ROUND_TRUNCATE);
-    const size_t n = (size_t)(strip->n_rows * strip->n_cols);
-    tile->dtype->widen(tile->source + (strip->row * tile->n_cols + strip->col) * tile->dtype->bits / 8, n, scratch->y);
-    for (size_t i = 0; i < n; i++)
-        if (isinf(scratch->y[i])) scratch->codes[i] = scratch->y[i] < 0.0f ? low : high;
-}
-
 static bool fused_mxfp4(const struct quant *quant, const struct codec_tile *tile)
 {
     return quant->format->elem == &elem_rows[ELEM_E2M1] && quant->scale == SCALE_E8M0 && quant->group_kind == GROUP_SIZE && quant->group == 32 &&
-           quant->rounding == ROUND_NEAREST_EVEN && quant->rule != RULE_SEARCH && tile->dtype->widen_fast && tile->n_cols % 32 == 0;
+           quant->rounding == ROUND_NEAREST_EVEN && quant->rule != RULE_SEARCH && quant->rule != RULE_REFERENCE && !quant->blocks &&
+           tile->dtype->widen_fast && tile->n_cols % 32 == 0;
 }
 
 /* Error of a tile that the fused kernel has encoded: decode it again, strip by strip. */
@@ -260,12 +326,27 @@ static void measure_tile(const struct quant *quant, const struct kernels *kernel
     struct strip strip = { 0 };
     struct codec_fault unused;
     const size_t capacity = strip_weights(quant, tile->n_rows, tile->n_cols, false);
-    while (next_strip(tile, capacity, strip_unit(quant), &strip)) {
+    while (next_strip(tile, capacity, unit_of(quant), &strip)) {
         const uint64_t first = strip.row * tile->n_cols + strip.col, n = strip.n_rows * strip.n_cols;
         load_strip(kernels, tile, &strip, scratch, &unused);
         kernels->mxfp4_f32(tile->planes[0] + first / 2, tile->planes[1] + first / 32, (size_t)n / 32, scratch->y);
         kernels->measure(scratch->x, scratch->y, (size_t)n, tile->measure);
     }
+}
+
+/* Compares the strip's weights as they were with those that stand for them. */
+static void measure_strip(const struct kernels *kernels, const struct codec_tile *tile, struct strip *strip, const struct codec_scratch *scratch)
+{
+    const size_t n = (size_t)(strip->n_rows * strip->n_cols);
+    struct codec_fault unused;
+    if (tile->tensor_scales) {
+        const float scale = tensor_scale_of(tile, strip);
+        const bool infinite = strip->infinite;
+        load_strip(kernels, tile, strip, scratch, &unused);
+        strip->infinite = infinite;
+        for (size_t i = 0; i < n; i++) scratch->y[i] *= scale;
+    }
+    kernels->measure(scratch->x, scratch->y, n, tile->measure);
 }
 
 bool codec_encode(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch,
@@ -279,12 +360,15 @@ bool codec_encode(const struct quant *quant, const struct kernels *kernels, cons
         if (tile->measure) measure_tile(quant, kernels, tile, scratch);
         return true;
     }
-    while (next_strip(tile, capacity, strip_unit(quant), &strip)) {
+    while (next_strip(tile, capacity, unit_of(quant), &strip)) {
         if (!load_strip(kernels, tile, &strip, scratch, fault)) return false;
+        divide_strip(tile, &strip, scratch->x);
         if (!encode_strip(quant, kernels, tile, &strip, scratch, fault)) return false;
-        if (tile->measure) kernels->measure(scratch->x, scratch->y, (size_t)(strip.n_rows * strip.n_cols), tile->measure);
-        if (strip.infinite && tile->nonfinite == NONFINITE_CLAMP) clamp_infinite(quant, tile, &strip, scratch);
-        pack_strip(quant, tile, &strip, scratch->codes);
+        if (tile->measure) measure_strip(kernels, tile, &strip, scratch);
+        if ((tile->given || quant->group_kind == GROUP_TENSOR) && strip.infinite && tile->nonfinite == NONFINITE_CLAMP)
+            for (size_t r = 0; r < strip.n_rows; r++)
+                clamp_infinite(quant, tile, strip.row + r, strip.col, (size_t)strip.n_cols, scratch->codes + r * strip.n_cols);
+        if (!quant->blocks) pack_strip(quant, tile, &strip, scratch->codes);
     }
     return true;
 }
@@ -333,18 +417,43 @@ void codec_observe_errors(const struct quant *quant, const struct kernels *kerne
 
 /* ---- decoding ------------------------------------------------------------------------------------------------------------------- */
 
-void codec_decode_row(const struct quant *quant, const struct kernels *kernels, const uint8_t *codes, const uint8_t *scales, const uint8_t *zeros,
+void codec_decode_row(const struct quant *quant, const struct kernels *kernels, const uint8_t *const planes[CODEC_PLANES_MAX], float tensor_scale,
                       uint64_t first, size_t n, float *out)
 {
-    uint16_t unpacked[1024];
-    for (size_t done = 0; done < n;) {
-        uint64_t at = first + done;
-        uint64_t left_in_group = quant->group_kind == GROUP_SIZE ? quant->group - at % quant->group : n - done;
-        size_t count = (size_t)size_min(size_min(left_in_group, n - done), 1024);
-        struct group_scale scale = load_scale(quant, scales, zeros, quant->group_kind == GROUP_SIZE ? at / quant->group : 0);
-        unpack_bits(codes, at, count, quant->format->elem->bits, unpacked);
-        const struct groups groups = { count, count, &scale };
-        kernels->decode(quant->format->elem, &groups, unpacked, out + done);
-        done += count;
+    layout_of(quant)->decode(quant, kernels, planes, first, n, out);
+    if (quant->tensor_scale)
+        for (size_t i = 0; i < n; i++) out[i] *= tensor_scale;
+}
+
+/* ---- transcoding ---------------------------------------------------------------------------------------------------------------- */
+
+/* The row's streams of a tile of n_cols columns. */
+static void row_streams(const struct quant *quant, uint64_t row, uint64_t n_cols, const uint8_t *const tile[CODEC_PLANES_MAX],
+                        const uint8_t *row_planes[CODEC_PLANES_MAX])
+{
+    struct plane planes[CODEC_PLANES_MAX];
+    const struct shape shape = { 1, n_cols, 1 };
+    uint32_t n = layout_of(quant)->planes(quant, &shape, planes);
+    for (uint32_t k = 0; k < CODEC_PLANES_MAX; k++) row_planes[k] = k < n ? tile[k] + row * plane_row_nbytes(&planes[k]) : NULL;
+}
+
+bool codec_transcode(const struct quant *from, const uint8_t *const source[CODEC_PLANES_MAX], const struct quant *to, uint64_t n_rows,
+                     uint64_t n_cols, const struct codec_scratch *scratch, uint8_t *const planes[CODEC_PLANES_MAX], struct codec_fault *fault)
+{
+    const uint8_t *row_planes[CODEC_PLANES_MAX];
+    struct group_scale scales[ROW_GROUPS];
+    const uint64_t most = size_min(scratch->n_weights, (uint64_t)ROW_GROUPS * to->group), step = most / 512 * 512;
+    *fault = (struct codec_fault){ CODEC_FINE, 0, 0 };
+    for (uint64_t r = 0; r < n_rows; r++) {
+        row_streams(from, r, n_cols, source, row_planes);
+        for (uint64_t c = 0; c < n_cols; c += step) {
+            size_t n = (size_t)size_min(step, n_cols - c), bad = 0;
+            const struct row_piece piece = { r, c, n, scales, scratch->codes };
+            if (layout_of(from)->load(from, row_planes, c, n, scales, scratch->codes) && layout_of(to)->store(to, n_cols, &piece, planes, &bad))
+                continue;
+            *fault = (struct codec_fault){ CODEC_NO_PLACE, r, c + bad * to->group };
+            return false;
+        }
     }
+    return true;
 }

@@ -1,11 +1,11 @@
 /* codec.h: quantised tensors as planes: which planes there are, and how f32 tiles become packed plane bytes and back.
  *
- *   f32 tile --number: groups--> codes, scales, zeros (one integer each) --pack LSB first--> bytes of planes "codes", "scales", "zeros"
+ *   f32 tile --number: groups--> codes, scales, zeros (one integer each) --layout--> bytes of planes "codes", "scales", "zeros" or "blocks"
  *
  * Why this way: number/ knows no bytes and container/ knows no numbers; this is the seam. A fused kernel (BF16 straight to MXFP4 planes) is chosen
  * here and must give the same bytes.
  * Corner cases: tails of rows, tiles of long rows (their streams begin at the tile's first column), groups over several tiles (their scales are
- * given).
+ * given); a stack of matrices with a scale each.
  * Reference: FORMAT.md 3.
  */
 #ifndef LLMQ_LAYOUT_CODEC_H
@@ -16,13 +16,25 @@
 #include <stdint.h>
 
 #include "layout/dtype.h"
+#include "layout/layout.h"
 #include "layout/plane.h"
 #include "number/format.h"
 
-#define CODEC_PLANES_MAX 3
+#define CODEC_PLANES_MAX LAYOUT_PLANES_MAX
 
-/* Planes of a rows x cols tensor: 0 codes, 1 scales, 2 zeros (if any); returns how many. Names are static. */
-uint32_t codec_planes(const struct quant *quant, uint64_t rows, uint64_t cols, struct plane planes[CODEC_PLANES_MAX]);
+/* Planes of a tensor: those of its layout, the codes or blocks first, then "tensor_scale" where its matrices have scales; returns how many. Names
+ * are static. */
+uint32_t codec_planes(const struct quant *quant, const struct shape *shape, struct plane planes[CODEC_PLANES_MAX]);
+
+/* Rows and columns of a tile of the tensor, in weights. */
+void codec_tile_shape(const struct quant *quant, const struct shape *shape, uint64_t *tile_rows, uint64_t *tile_cols);
+
+/* Bytes of all whole planes: scales and zeros from given (one a row, one in all for group "tensor"), scales of matrices. planes has all planes. */
+void codec_store_whole(const struct quant *quant, const struct shape *shape, const struct group_scale *given, const float *tensor_scales,
+                       uint8_t *const planes[CODEC_PLANES_MAX]);
+
+/* True for a plane that belongs to the tensor as a whole, not to its tiles: scales and zeros of groups over several tiles, scales of matrices. */
+bool codec_is_whole(const struct quant *quant, const struct shape *shape, const struct plane *plane);
 
 /* True when one group reaches over several tiles, so that its scale must be observed in earlier passes. */
 bool codec_spans(const struct quant *quant, uint64_t rows, uint64_t cols);
@@ -42,7 +54,7 @@ size_t codec_scratch_weights(const struct quant *quant, uint64_t rows, uint64_t 
 
 /* Where something went wrong, within the tile. */
 struct codec_fault {
-    enum { CODEC_FINE, CODEC_NONFINITE, CODEC_SCALE_OVERFLOW } kind;
+    enum { CODEC_FINE, CODEC_NONFINITE, CODEC_SCALE_OVERFLOW, CODEC_NO_PLACE } kind;
     uint64_t row, col; /* of the first one, relative to the tile; for an overflow the group's first weight */
 };
 
@@ -53,7 +65,9 @@ struct codec_tile {
     uint64_t n_rows, n_cols;
     enum nonfinite nonfinite;
     const struct group_scale *given; /* the scale of the one group a tile of a spanning tensor belongs to; NULL otherwise */
-    uint8_t *planes[CODEC_PLANES_MAX]; /* outputs: tile bytes of codes, scales, zeros; scales and zeros are not written when given */
+    const float *tensor_scales; /* of all matrices; NULL where quant has none */
+    uint64_t first_row, matrix_rows; /* with tensor_scales: where the tile stands in the tensor, and rows of a matrix */
+    uint8_t *planes[CODEC_PLANES_MAX]; /* outputs: the tile's bytes of each plane; whole planes are not written */
     struct measure *measure; /* errors are added here; NULL: not measured */
 };
 
@@ -67,14 +81,18 @@ bool codec_observe_range(const struct kernels *kernels, const struct codec_tile 
 void codec_observe_errors(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile,
                           const struct codec_scratch *scratch, struct range range, double errors[CANDIDATES_MAX]);
 
-/* Writes the stored fields of n scales (or zero points) one behind the other: tile bytes of a spanning tensor's scales plane. */
-void codec_store_scales(const struct quant *quant, const struct group_scale *scales, size_t n, uint8_t *out);
-void codec_store_zeros(const struct quant *quant, const struct group_scale *scales, size_t n, uint8_t *out);
+/* The fields of a plane that belong to a tile of weights; false for a plane of the whole tensor. */
+bool codec_fields(const struct quant *quant, const struct shape *shape, const struct plane *plane, const struct tile *weights, struct tile *fields);
 
-/* Decodes n weights of one row. codes is the row's bit stream, starting at the stream's first column (the row's first, or that of a tile); the
- * wanted weights begin first weights behind it. scales and zeros are the streams of that row beginning with the group of the stream's first column.
- * For "tensor" pass the single scale. */
-void codec_decode_row(const struct quant *quant, const struct kernels *kernels, const uint8_t *codes, const uint8_t *scales, const uint8_t *zeros,
+/* Decodes n weights of one row. planes are the row's streams (codes or blocks, scales, zeros), starting at the stream's first column (the row's
+ * first, or that of a tile); the wanted weights begin first weights behind it. For group "tensor" the streams of scales and zeros are the single
+ * ones. tensor_scale is that of the row's matrix, 1 where there is none. */
+void codec_decode_row(const struct quant *quant, const struct kernels *kernels, const uint8_t *const planes[CODEC_PLANES_MAX], float tensor_scale,
                       uint64_t first, size_t n, float *out);
+
+/* Codes and scales of one layout to the other without rounding: n_rows x n_cols weights of a tile, source and planes its bytes in the two layouts.
+ * False when a group has no place there (*fault: where). scratch->codes is used. */
+bool codec_transcode(const struct quant *from, const uint8_t *const source[CODEC_PLANES_MAX], const struct quant *to, uint64_t n_rows,
+                     uint64_t n_cols, const struct codec_scratch *scratch, uint8_t *const planes[CODEC_PLANES_MAX], struct codec_fault *fault);
 
 #endif

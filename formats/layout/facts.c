@@ -1,6 +1,6 @@
 /* facts.c: see facts.h.
  *
- * Drawing: common members, then those of float or of integer elements, then zero_point.
+ * Drawing: common members, then those of float or of integer elements, then zero_point; of blocks only their type and size.
  * Why this way: see facts.h.
  * Corner cases: see facts.h.
  * Reference: FORMAT.md 4. Example: int4 -> {"family":"affine","element":"int4","bits":4,"signed":true,"fraction_bits":0,"zero_point":false}.
@@ -9,10 +9,17 @@
 
 #include <string.h>
 
+#include "layout/plane.h"
+
 void facts_write(const struct format *format, struct text *out)
 {
     static const char *const special[] = { [ELEM_NO_SPECIAL] = "none", [ELEM_NAN_ONLY] = "nan", [ELEM_IEEE] = "ieee" };
     const struct elem *elem = format->elem;
+    if (format->family->blocks) {
+        text_add(out, "{\"family\":\"%s\",\"type\":\"%s\",\"block\":%u,\"block_bytes\":%u}", format->family->name, format->block->name,
+                 format->block->elements, format->block->bytes);
+        return;
+    }
     text_add(out, "{\"family\":\"%s\",\"element\":\"%s\",\"bits\":%u,", format->family->name, elem->name, elem->bits);
     if (elem->kind == ELEM_FLOAT)
         text_add(out, "\"exponent_bits\":%u,\"mantissa_bits\":%u,\"bias\":%d,\"special\":\"%s\",", elem->exp_bits, elem->man_bits, (int)elem->bias,
@@ -71,15 +78,34 @@ static enum status read_element(const cJSON *facts, struct elem *elem, struct er
     return elem->exp_bits ? read_float_element(facts, elem, err) : read_integer_element(facts, elem, err);
 }
 
+/* The type must be one whose blocks are decoded here, and have the size it has here. */
+static enum status read_block(const cJSON *facts, struct format *format, struct err *err)
+{
+    const char *name = "";
+    uint32_t block = 0, block_nbytes = 0;
+    char shown[80];
+    const cJSON *type = json_get(facts, "type");
+    enum status status = type ? json_string(type, "type", &name, err) : err_set(err, ERR_DATA, "type is missing");
+    if (status == OK) status = json_u32_in(facts, "block", 1, GROUP_MAX, &block, err);
+    if (status == OK) status = json_u32_in(facts, "block_bytes", 1, PLANE_BITS_MAX / 8, &block_nbytes, err);
+    if (status != OK) return status;
+    format->block = ggml_type_find(name);
+    if (!format->block) return err_set(err, ERR_UNSUPPORTED, "the type '%s' is unknown", err_name(name, strlen(name), shown, sizeof shown));
+    if (format->block->elements == block && format->block->bytes == block_nbytes) return OK;
+    return err_set(err, ERR_DATA, "type %s has blocks of %u weights in %u bytes, not of %u in %u", format->block->name, format->block->elements,
+                   format->block->bytes, block, block_nbytes);
+}
+
 enum status facts_read(const cJSON *facts, const struct family *family, struct format *format, struct elem *elem, struct err *err)
 {
+    format->summary = "";
+    format->family = family;
+    if (family->blocks) return read_block(facts, format, err);
     enum status status = read_element(facts, elem, err);
     if (status == OK) status = json_bool(facts, "zero_point", &format->zero_point, err);
     if (status != OK) return status;
     if (family->integers ? elem->kind == ELEM_FLOAT || elem->fraction_bits : format->zero_point)
         return err_set(err, ERR_DATA, "family '%s' has no such element or zero point", family->name);
-    format->summary = "";
-    format->family = family;
     format->elem = elem;
     return OK;
 }

@@ -24,7 +24,7 @@ void tile_shape(uint64_t rows, uint64_t cols, uint64_t group, uint64_t *tile_row
 enum status plane_check(const struct plane *plane, struct err *err)
 {
     uint64_t row_bits, total;
-    if (plane->bits < 1 || plane->bits > 64) return err_set(err, ERR_DATA, "plane has %u bits a field", plane->bits);
+    if (plane->bits < 1 || plane->bits > PLANE_BITS_MAX) return err_set(err, ERR_DATA, "plane has %u bits a field", plane->bits);
     if (!size_mul(plane->cols, plane->bits, &row_bits) || !size_mul(size_ceil_div(row_bits, 8), plane->rows, &total) || total > INT64_MAX)
         return err_set(err, ERR_DATA, "plane size overflows");
     if (plane->tile_rows == 0 || plane->tile_cols == 0) return err_set(err, ERR_DATA, "plane has an empty tile");
@@ -77,4 +77,10 @@ uint64_t plane_tile_offset(const struct plane *plane, uint64_t index)
 {
     struct tile tile = plane_tile(plane, index);
     return tile.row * plane_row_nbytes(plane) + tile.col * plane->bits / 8;
+}
+
+uint64_t plane_tile_at(const struct plane *plane, uint64_t offset)
+{
+    uint64_t row = offset / plane_row_nbytes(plane), in_row = offset % plane_row_nbytes(plane);
+    return row / plane->tile_rows * tiles_per_row(plane) + (plane->tile_cols < plane->cols ? in_row * 8 / plane->bits / plane->tile_cols : 0);
 }

@@ -19,11 +19,12 @@
 #include "base/err.h"
 
 #define TILE_WEIGHTS 262144u /* target size of a tile in weights */
+#define PLANE_BITS_MAX 4096u /* of a field: a block of a ggml type */
 #define TILE_NBYTES_MAX (16u << 20) /* no tile of any plane may be larger */
 
 struct plane {
     const char *name; /* "codes", "scales", ...; static or owned by whoever made the plane */
-    uint32_t bits; /* of a field, 1 .. 64 */
+    uint32_t bits; /* of a field, 1 .. PLANE_BITS_MAX */
     uint64_t rows, cols;
     uint64_t tile_rows, tile_cols;
 };
@@ -51,5 +52,8 @@ struct tile plane_tile(const struct plane *plane, uint64_t index);
 /* Bytes of that tile, and the offset of its first byte within the plane. */
 uint64_t plane_tile_nbytes(const struct plane *plane, uint64_t index);
 uint64_t plane_tile_offset(const struct plane *plane, uint64_t index);
+
+/* Number of the tile that holds byte offset of a plane, which has such a byte. */
+uint64_t plane_tile_at(const struct plane *plane, uint64_t offset);
 
 #endif

@@ -61,16 +61,27 @@ static inline struct coding coding_of(const struct elem *elem, enum rounding rou
                             .mask = (int32_t)((1u << elem->bits) - 1u) };
 }
 
-/* What the codes of one group stand for: floats are multiplied by multiplier = 1 / value, integers divided by value; low and high bound code -
- * zero. */
+/* What the codes of one group stand for: weights are divided by value, which for floats under a power of two is a product with multiplier; low and
+ * high bound code - zero. */
 struct coding_scale {
     float multiplier, value, low, high;
     int32_t zero;
+    bool divides; /* floats: value is no power of two with an inverse */
 };
+
+/* 1 / value for a power of two; 0 for other numbers. */
+static inline float inverse_power(float value)
+{
+    const int32_t exponent = exact_ilog2(value);
+    return exponent >= -127 && value == exact_exp2(exponent) ? exact_exp2(-exponent) : 0.0f;
+}
 
 static inline struct coding_scale coding_scale_of(const struct coding *coding, const struct group_scale *scale)
 {
-    if (coding->is_float) return (struct coding_scale){ .multiplier = exact_exp2(127 - (int32_t)scale->bits), .value = scale->value };
+    if (coding->is_float) {
+        const float multiplier = inverse_power(scale->value);
+        return (struct coding_scale){ .multiplier = multiplier, .value = scale->value, .divides = multiplier == 0.0f };
+    }
     return (struct coding_scale){ .value = scale->value * coding->step,
                                   .low = (float)(coding->elem->code_min - scale->zero),
                                   .high = (float)(coding->elem->code_max - scale->zero),
@@ -131,14 +142,20 @@ static inline float steps_any(float x, const struct coding_scale *scale, enum ro
 
 /* ---- codes ---------------------------------------------------------------------------------------------------------------------- */
 
-static inline void encode_float_even(const struct coding *coding, const struct coding_scale *scale, size_t n, const float *restrict x,
+/* Weights in units of the scale of float elements. */
+static inline float in_units(const struct coding_scale *scale, float x)
+{
+    return scale->divides ? x / scale->value : x * scale->multiplier;
+}
+
+static inline void encode_float_even(const struct coding *coding, const struct coding_scale *scale, bool divides, size_t n, const float *restrict x,
                                      uint16_t *restrict codes, float *restrict y)
 {
     const uint32_t sign_shift = coding->sign_shift, code_shift = coding->code_shift;
     const int32_t lift = coding->lift, lowest = coding->lowest;
     const float multiplier = scale->multiplier, value = scale->value, max = coding->max;
     for (size_t i = 0; i < n; i++) {
-        float u = x[i] * multiplier, size = fabsf(u), v = size < max ? size : max;
+        float u = divides ? x[i] / value : x[i] * multiplier, size = fabsf(u), v = size < max ? size : max;
         int32_t power = at_least(power_of(v), lowest);
         float magic = magic_of(power, lift), w = v + magic;
         uint32_t sign = f32_bits(u) & 0x80000000u;
@@ -163,7 +180,7 @@ static inline void encode_any(const struct coding *coding, const struct coding_s
 {
     for (size_t i = 0; i < n; i++) {
         if (coding->is_float) {
-            codes[i] = (uint16_t)elem_encode(coding->elem, x[i] * scale->multiplier, coding->rounding);
+            codes[i] = (uint16_t)elem_encode(coding->elem, in_units(scale, x[i]), coding->rounding);
             y[i] = elem_decode(coding->elem, codes[i]) * scale->value;
         } else {
             float q = steps_any(x[i], scale, coding->rounding);
@@ -176,21 +193,22 @@ static inline void encode_any(const struct coding *coding, const struct coding_s
 static inline void encode_run(const struct coding *coding, const struct coding_scale *scale, size_t n, const float *x, uint16_t *codes, float *y)
 {
     if (coding->rounding != ROUND_NEAREST_EVEN) encode_any(coding, scale, n, x, codes, y);
-    else if (coding->is_float) encode_float_even(coding, scale, n, x, codes, y);
+    else if (coding->is_float && scale->divides) encode_float_even(coding, scale, true, n, x, codes, y);
+    else if (coding->is_float) encode_float_even(coding, scale, false, n, x, codes, y);
     else encode_int_even(coding, scale, n, x, codes, y);
 }
 
 /* ---- error terms ---------------------------------------------------------------------------------------------------------------- */
 
-static inline void terms_float_even(const struct coding *coding, const struct coding_scale *scale, float unit, size_t n, const float *restrict x,
-                                    float *restrict terms)
+static inline void terms_float_even(const struct coding *coding, const struct coding_scale *scale, bool divides, float unit, size_t n,
+                                    const float *restrict x, float *restrict terms)
 {
     const int32_t lift = coding->lift, lowest = coding->lowest;
-    const float multiplier = scale->multiplier, max = coding->max;
+    const float multiplier = scale->multiplier, value = scale->value, max = coding->max, unit_of_codes = unit * value;
     for (size_t i = 0; i < n; i++) {
-        float size = fabsf(x[i] * multiplier), v = size < max ? size : max;
+        float size = fabsf(divides ? x[i] / value : x[i] * multiplier), v = size < max ? size : max;
         float magic = magic_of(at_least(power_of(v), lowest), lift);
-        float d = (size - ((v + magic) - magic)) * unit;
+        float r = (v + magic) - magic, d = divides ? (fabsf(x[i]) - r * value) * unit : (size - r) * unit_of_codes;
         terms[i] = d * d;
     }
 }
@@ -210,17 +228,20 @@ static inline void terms_int_even(const struct coding_scale *scale, float unit, 
 static inline void terms_any(const struct coding *coding, const struct coding_scale *scale, float unit, size_t n, const float *x, float *terms)
 {
     for (size_t i = 0; i < n; i++) {
-        float u = x[i] * scale->multiplier;
-        float d = coding->is_float ? u - elem_decode(coding->elem, elem_encode(coding->elem, u, coding->rounding))
-                                   : x[i] - steps_any(x[i], scale, coding->rounding) * scale->value;
-        terms[i] = d * unit * (d * unit);
+        float u = in_units(scale, x[i]);
+        float r = coding->is_float ? elem_decode(coding->elem, elem_encode(coding->elem, u, coding->rounding)) : 0.0f;
+        float d = !coding->is_float ? (x[i] - steps_any(x[i], scale, coding->rounding) * scale->value) * unit
+                  : scale->divides  ? (x[i] - r * scale->value) * unit
+                                    : (u - r) * (unit * scale->value);
+        terms[i] = d * d;
     }
 }
 
 static inline void terms_run(const struct coding *coding, const struct coding_scale *scale, float unit, size_t n, const float *x, float *terms)
 {
     if (coding->rounding != ROUND_NEAREST_EVEN) terms_any(coding, scale, unit, n, x, terms);
-    else if (coding->is_float) terms_float_even(coding, scale, unit, n, x, terms);
+    else if (coding->is_float && scale->divides) terms_float_even(coding, scale, true, unit, n, x, terms);
+    else if (coding->is_float) terms_float_even(coding, scale, false, unit, n, x, terms);
     else terms_int_even(scale, unit, n, x, terms);
 }
 

@@ -72,4 +72,6 @@ static void affine_error(const struct quant *quant, const struct kernels *kernel
 }
 
 extern const struct family family_affine;
-const struct family family_affine = { "affine", affine_candidate, affine_candidates, affine_error, NULL, true };
+const struct family family_affine = {
+    .name = "affine", .candidate = affine_candidate, .candidates = affine_candidates, .error = affine_error, .integers = true
+};

@@ -100,8 +100,7 @@ static void mx_error(const struct quant *quant, const struct kernels *kernels, s
 {
     const struct elem *elem = quant->format->elem;
     const int32_t e0 = floor_of(elem, range);
-    /* differences of float elements are those of x * 2^-e, those of integers are those of x */
-    sum->unit = elem->kind == ELEM_FLOAT ? exact_exp2((int32_t)scale->bits - 127 - e0) : exact_exp2(-e0);
+    sum->unit = exact_exp2(-e0);
     kernels->error(elem, quant->rounding, scale, sum);
 }
 
@@ -127,4 +126,4 @@ static size_t mx_search(const struct quant *quant, const struct kernels *kernels
 }
 
 extern const struct family family_mx;
-const struct family family_mx = { "mx", mx_candidate, mx_candidates, mx_error, mx_search, false };
+const struct family family_mx = { .name = "mx", .candidate = mx_candidate, .candidates = mx_candidates, .error = mx_error, .search = mx_search };

@@ -15,33 +15,40 @@
 
 #include "number/kernel.h"
 
-extern const struct family family_mx, family_affine;
+extern const struct family family_mx, family_affine, family_nvfp4, family_ggml;
 
 #define BIT(n) (1u << (n))
 #define MX_RULES (BIT(RULE_FLOOR) | BIT(RULE_EVEN) | BIT(RULE_CEIL) | BIT(RULE_RCEIL) | BIT(RULE_SEARCH))
 #define INT_RULES (BIT(RULE_ABSMAX) | BIT(RULE_MSE))
 #define INT_SCALES (BIT(SCALE_BF16) | BIT(SCALE_F16) | BIT(SCALE_F32))
 
-#define MX(name, elem, db, text)                                                                                                                     \
-    {                                                                                                                                                \
-        name, text, &family_mx, &elem_rows[elem], 32, false, false, false, BIT(SCALE_E8M0), SCALE_E8M0, MX_RULES, RULE_SEARCH, db                    \
-    }
-#define INT(name, elem, db, text)                                                                                                                    \
-    {                                                                                                                                                \
-        name, text, &family_affine, &elem_rows[elem], 128, true, true, false, INT_SCALES, SCALE_BF16, INT_RULES, RULE_ABSMAX, db                     \
-    }
-#define UINT(name, elem, db, text)                                                                                                                   \
-    {                                                                                                                                                \
-        name, text, &family_affine, &elem_rows[elem], 128, true, true, true, INT_SCALES, SCALE_BF16, INT_RULES, RULE_ABSMAX, db                      \
-    }
+/* clang-format off */
+#define MX(name_, elem_, db, rules_, block_, text) \
+    { .name = name_, .summary = text, .family = &family_mx, .elem = &elem_rows[elem_], .default_group = 32, .scale_types = BIT(SCALE_E8M0), \
+      .default_scale = SCALE_E8M0, .rules = rules_, .default_rule = RULE_SEARCH, .sqnr_db = db, .block = block_, .fallback = "f16" }
+#define INT(name_, elem_, db, text) \
+    { .name = name_, .summary = text, .family = &family_affine, .elem = &elem_rows[elem_], .default_group = 128, .channel = true, .tensor = true, \
+      .scale_types = INT_SCALES, .default_scale = SCALE_BF16, .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db }
+#define UINT(name_, elem_, db, text) \
+    { .name = name_, .summary = text, .family = &family_affine, .elem = &elem_rows[elem_], .default_group = 128, .channel = true, .tensor = true, \
+      .zero_point = true, .scale_types = INT_SCALES, .default_scale = SCALE_BF16, .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db }
+#define GGML(type, group, rules_, db, fallback_, text) \
+    { .name = #type, .summary = text, .family = &family_ggml, .default_group = group, .scale_types = BIT(SCALE_NONE), \
+      .default_scale = SCALE_NONE, .rules = rules_, .default_rule = RULE_REFERENCE, .sqnr_db = db, .block = &ggml_##type, .fallback = fallback_ }
+#define PLAIN BIT(RULE_REFERENCE)
+#define BOTH (BIT(RULE_REFERENCE) | BIT(RULE_MSE))
 
 static const struct format rows[] = {
-    MX("mxfp4", ELEM_E2M1, 19.0f, "OCP MXFP4: 4-bit floats (E2M1) sharing a power of two"),
-    MX("mxfp6_e3m2", ELEM_E3M2, 25.4f, "OCP MXFP6: 6-bit floats with 3 exponent bits"),
-    MX("mxfp6_e2m3", ELEM_E2M3, 31.0f, "OCP MXFP6: 6-bit floats with 2 exponent bits"),
-    MX("mxfp8_e4m3", ELEM_E4M3, 31.4f, "OCP MXFP8: 8-bit floats with 4 exponent bits"),
-    MX("mxfp8_e5m2", ELEM_E5M2, 25.4f, "OCP MXFP8: 8-bit floats with 5 exponent bits"),
-    MX("mxint8", ELEM_MXINT8, 42.1f, "OCP MXINT8: 8-bit integers sharing a power of two"),
+    MX("mxfp4", ELEM_E2M1, 19.0f, MX_RULES | BIT(RULE_REFERENCE), &ggml_mxfp4, "OCP MXFP4: 4-bit floats (E2M1) sharing a power of two"),
+    MX("mxfp6_e3m2", ELEM_E3M2, 25.4f, MX_RULES, NULL, "OCP MXFP6: 6-bit floats with 3 exponent bits"),
+    MX("mxfp6_e2m3", ELEM_E2M3, 31.0f, MX_RULES, NULL, "OCP MXFP6: 6-bit floats with 2 exponent bits"),
+    MX("mxfp8_e4m3", ELEM_E4M3, 31.4f, MX_RULES, NULL, "OCP MXFP8: 8-bit floats with 4 exponent bits"),
+    MX("mxfp8_e5m2", ELEM_E5M2, 25.4f, MX_RULES, NULL, "OCP MXFP8: 8-bit floats with 5 exponent bits"),
+    MX("mxint8", ELEM_MXINT8, 42.1f, MX_RULES, &ggml_q8_0, "OCP MXINT8: 8-bit integers sharing a power of two"),
+    { .name = "nvfp4", .summary = "NVFP4: 4-bit floats (E2M1) with an E4M3 scale for 16 and a float scale for the matrix", .family = &family_nvfp4,
+      .elem = &elem_rows[ELEM_E2M1], .default_group = 16, .scale_types = BIT(SCALE_E4M3), .default_scale = SCALE_E4M3,
+      .rules = BIT(RULE_ABSMAX) | BIT(RULE_SEARCH) | BIT(RULE_REFERENCE), .default_rule = RULE_SEARCH, .sqnr_db = 21.7f, .block = &ggml_nvfp4,
+      .fallback = "f16", .tensor_scale = true },
     INT("int2", ELEM_INT2, 5.3f, "2-bit integers with a float scale a group"),
     INT("int3", ELEM_INT3, 12.6f, "3-bit integers with a float scale a group"),
     INT("int4", ELEM_INT4, 19.2f, "4-bit integers with a float scale a group"),
@@ -56,9 +63,29 @@ static const struct format rows[] = {
     UINT("uint6", ELEM_UINT6, 32.5f, "6-bit unsigned integers with scale and zero point"),
     UINT("uint7", ELEM_UINT7, 38.5f, "7-bit unsigned integers with scale and zero point"),
     UINT("uint8", ELEM_UINT8, 44.6f, "8-bit unsigned integers with scale and zero point"),
+    GGML(q4_0, 32, BOTH, 21.3f, "f16", "GGUF Q4_0: 4-bit codes, a scale for 32"),
+    GGML(q4_1, 32, BOTH, 22.1f, "f16", "GGUF Q4_1: 4-bit codes, a scale and a minimum for 32"),
+    GGML(q5_0, 32, BOTH, 27.4f, "f16", "GGUF Q5_0: 5-bit codes, a scale for 32"),
+    GGML(q5_1, 32, BOTH, 28.4f, "f16", "GGUF Q5_1: 5-bit codes, a scale and a minimum for 32"),
+    GGML(q8_0, 32, BOTH, 45.5f, "f16", "GGUF Q8_0: 8-bit codes, a scale for 32"),
+    GGML(q2_k, 256, BOTH, 10.5f, "q4_0", "GGUF Q2_K: 2-bit codes, 4-bit scales and minima for 16 in 256"),
+    GGML(q3_k, 256, BOTH, 16.4f, "q4_0", "GGUF Q3_K: 3-bit codes, 6-bit scales for 16 in 256"),
+    GGML(q4_k, 256, BOTH, 22.9f, "q5_0", "GGUF Q4_K: 4-bit codes, 6-bit scales and minima for 32 in 256"),
+    GGML(q5_k, 256, BOTH, 28.8f, "q5_1", "GGUF Q5_K: 5-bit codes, 6-bit scales and minima for 32 in 256"),
+    GGML(q6_k, 256, BOTH, 35.0f, "q8_0", "GGUF Q6_K: 6-bit codes, 8-bit scales for 16 in 256"),
+    GGML(iq4_nl, 32, BOTH, 22.4f, "f16", "GGUF IQ4_NL: 16 uneven levels, a scale for 32"),
+    GGML(iq4_xs, 256, BOTH, 22.3f, "iq4_nl", "GGUF IQ4_XS: 16 uneven levels, 6-bit scales for 32 in 256"),
+    GGML(tq1_0, 256, PLAIN, 1.9f, "q4_0", "GGUF TQ1_0: ternary, five codes a byte"),
+    GGML(tq2_0, 256, PLAIN, 1.9f, "q4_0", "GGUF TQ2_0: ternary, four codes a byte"),
+    GGML(q1_0, 128, PLAIN, 4.4f, "q4_0", "GGUF Q1_0: signs, a scale for 128"),
+    GGML(q2_0, 64, PLAIN, 2.9f, "q4_0", "GGUF Q2_0: 2-bit codes, a scale for 64"),
+    GGML(f16, 1, PLAIN, 70.0f, NULL, "16-bit floats (IEEE half)"),
+    GGML(bf16, 1, PLAIN, 50.0f, NULL, "16-bit floats with 8 exponent bits"),
+    GGML(f32, 1, PLAIN, 140.0f, NULL, "32-bit floats"),
 };
+/* clang-format on */
 
-static const struct family *const families[] = { &family_mx, &family_affine };
+static const struct family *const families[] = { &family_mx, &family_affine, &family_nvfp4, &family_ggml };
 
 size_t format_count(void)
 {
@@ -82,6 +109,14 @@ const struct family *family_find(const char *name)
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
         if (strcmp(families[i]->name, name) == 0) return families[i];
     return NULL;
+}
+
+const struct format *format_of_block(const struct ggml_type *block)
+{
+    const struct format *found = NULL;
+    for (size_t i = 0; i < format_count(); i++)
+        if (rows[i].block == block && (!found || rows[i].family->blocks)) found = &rows[i];
+    return found;
 }
 
 /* ---- parameters ----------------------------------------------------------------------------------------------------------------- */
@@ -147,6 +182,8 @@ static enum status set_group(const char *value, struct quant *quant, struct err 
         return err_set(err, ERR_USAGE, "group size '%s' is not a number from 1 to %u, channel or tensor", value, GROUP_MAX);
     if ((kind == GROUP_CHANNEL && !format->channel) || (kind == GROUP_TENSOR && !format->tensor))
         return err_set(err, ERR_USAGE, "format %s has groups of a fixed size, not one group a %s", format->name, value);
+    if (format->family->blocks && size != format->default_group)
+        return err_set(err, ERR_USAGE, "format %s has groups of %u, not of %s", format->name, format->default_group, value);
     quant->group_kind = kind;
     quant->group = size;
     return OK;
@@ -178,7 +215,22 @@ static enum status set_rounding(const char *value, struct quant *quant, struct e
 {
     enum rounding rounding = rounding_find(value);
     if (rounding == ROUND_COUNT) return err_set(err, ERR_USAGE, "rounding '%s' is none of nearest-even, away, up, truncate", value);
+    if (quant->format->family->blocks && rounding != ROUND_NEAREST_EVEN)
+        return err_set(err, ERR_USAGE, "format %s has a rounding of its own, not '%s'", quant->format->name, value);
     quant->rounding = rounding;
+    return OK;
+}
+
+static bool known_tensor_scale(const char *value)
+{
+    return strcmp(value, "tensor") == 0 || strcmp(value, "none") == 0;
+}
+
+static enum status set_tensor_scale(const char *value, struct quant *quant, struct err *err)
+{
+    if (!known_tensor_scale(value)) return err_set(err, ERR_USAGE, "tensor scale '%s' is none of tensor, none", value);
+    if (!quant->format->tensor_scale) return err_set(err, ERR_USAGE, "format %s has no scale of a matrix", quant->format->name);
+    quant->tensor_scale = strcmp(value, "tensor") == 0;
     return OK;
 }
 
@@ -192,7 +244,19 @@ static const struct {
     { "scale", set_scale, known_scale },
     { "rule", set_rule, known_rule },
     { "rounding", set_rounding, known_rounding },
+    { "tensor-scale", set_tensor_scale, known_tensor_scale },
 };
+
+/* ggml's rule for the formats that are ours too: its own group and rounding, and one level of scales. */
+static enum status check_reference(struct quant *quant, struct err *err)
+{
+    if (quant->rule != RULE_REFERENCE || quant->blocks) return OK;
+    if (quant->group != quant->format->default_group || quant->rounding != ROUND_NEAREST_EVEN)
+        return err_set(err, ERR_USAGE, "scale rule reference of format %s is for groups of %u and rounding nearest-even", quant->format->name,
+                       quant->format->default_group);
+    quant->tensor_scale = false;
+    return OK;
+}
 
 static enum status set_inline(char *item, struct quant *quant, struct err *err)
 {
@@ -201,7 +265,30 @@ static enum status set_inline(char *item, struct quant *quant, struct err *err)
     *equals = '\0';
     for (size_t i = 0; i < sizeof setters / sizeof setters[0]; i++)
         if (strcmp(setters[i].key, item) == 0) return setters[i].set(equals + 1, quant, err);
-    return err_set(err, ERR_USAGE, "format parameter '%s' is none of group, scale, rule, rounding", item);
+    return err_set(err, ERR_USAGE, "format parameter '%s' is none of group, scale, rule, rounding, tensor-scale", item);
+}
+
+static enum status set_params(const struct quant_params *params, struct quant *quant, struct err *err)
+{
+    const char *values[] = { params->group, params->scale, params->rule, params->rounding, params->tensor_scale };
+    for (size_t i = 0; i < sizeof setters / sizeof setters[0]; i++) {
+        if (!values[i] || !*values[i] || (values[i] == params->tensor_scale && !quant->format->tensor_scale)) continue;
+        enum status status = setters[i].set(values[i], quant, err);
+        if (status && !(params->where_valid && setters[i].known(values[i]))) return status;
+    }
+    return OK;
+}
+
+static enum status set_inlines(char *rest, struct quant *quant, struct err *err)
+{
+    enum status status = OK;
+    while (rest && !status) {
+        char *next = strchr(rest, ',');
+        if (next) *next++ = '\0';
+        status = set_inline(rest, quant, err);
+        rest = next;
+    }
+    return status;
 }
 
 enum status quant_parse(const char *text, const struct quant_params *params, struct quant *quant, struct err *err)
@@ -213,22 +300,18 @@ enum status quant_parse(const char *text, const struct quant_params *params, str
     if (rest) *rest++ = '\0';
     const struct format *format = format_find(copy);
     if (!format) return err_set(err, ERR_USAGE, "unknown format '%s' (llmq formats lists them)", copy);
-    *quant = (struct quant){ format, GROUP_SIZE, format->default_group, format->default_scale, format->default_rule, ROUND_NEAREST_EVEN };
-    const char *values[] = { params ? params->group : NULL, params ? params->scale : NULL, params ? params->rule : NULL,
-                             params ? params->rounding : NULL };
-    for (size_t i = 0; i < sizeof setters / sizeof setters[0]; i++)
-        if (values[i] && *values[i]) {
-            enum status status = setters[i].set(values[i], quant, err);
-            if (status && !(params->where_valid && setters[i].known(values[i]))) return status;
-        }
-    while (rest) {
-        char *next = strchr(rest, ',');
-        if (next) *next++ = '\0';
-        enum status status = set_inline(rest, quant, err);
-        if (status) return status;
-        rest = next;
-    }
-    return OK;
+    *quant = (struct quant){ .format = format,
+                             .group_kind = GROUP_SIZE,
+                             .group = format->default_group,
+                             .scale = format->default_scale,
+                             .rule = format->default_rule,
+                             .rounding = ROUND_NEAREST_EVEN,
+                             .tensor_scale = format->tensor_scale,
+                             .blocks = format->family->blocks };
+    enum status status = params ? set_params(params, quant, err) : OK;
+    if (!status) status = set_inlines(rest, quant, err);
+    if (status) return status;
+    return check_reference(quant, err);
 }
 
 uint64_t quant_group_len(const struct quant *quant, uint64_t cols)
@@ -239,6 +322,19 @@ uint64_t quant_group_len(const struct quant *quant, uint64_t cols)
 uint64_t quant_groups_per_row(const struct quant *quant, uint64_t cols)
 {
     return quant->group_kind == GROUP_SIZE ? cols / quant->group + (cols % quant->group != 0) : 1;
+}
+
+bool quant_fits(const struct quant *quant, uint64_t cols)
+{
+    return !quant->blocks || cols % quant->format->block->elements == 0;
+}
+
+double quant_bits_per_weight(const struct quant *quant, uint64_t cols, uint64_t n_weights)
+{
+    const struct format *format = quant->format;
+    if (quant->blocks) return 8.0 * format->block->bytes / format->block->elements;
+    double group = quant->group_kind == GROUP_SIZE ? (double)quant->group : quant->group_kind == GROUP_CHANNEL ? (double)cols : (double)n_weights;
+    return format->elem->bits + (scale_type_bits(quant->scale) + (format->zero_point ? format->elem->bits : 0)) / group;
 }
 
 const char *quant_group_json(const struct quant *quant, char *out)

@@ -15,6 +15,7 @@
 
 #include "base/err.h"
 #include "number/elem.h"
+#include "number/ggml.h"
 #include "number/scale.h"
 
 #define GROUP_MAX 32768u
@@ -37,6 +38,12 @@ struct range {
     float min, max; /* over the weights, with 0 included: min <= 0 <= max */
 };
 
+static inline void range_add(struct range *range, struct range part)
+{
+    if (part.min < range->min) range->min = part.min;
+    if (part.max > range->max) range->max = part.max;
+}
+
 /* n weights in groups of `group` (the last may be shorter), one scale each. */
 struct groups {
     size_t n, group;
@@ -58,7 +65,10 @@ struct family {
      * SEARCH_GROUPS), for n weights without importance in groups of `group`. */
     size_t (*search)(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n, size_t group,
                      struct group_scale *scales);
+    /* The scale of a matrix of this range, NULL where there is no such level (NUMERICS.md 7). */
+    float (*tensor_scale)(struct range range);
     bool integers; /* its elements are integers with a fraction of 0 bits, and a zero point is possible; else no zero point is */
+    bool blocks; /* a group is a whole block of a ggml type, coded in one step by format->block; there are no elements, and no functions above */
 };
 
 /* A row. */
@@ -75,6 +85,9 @@ struct format {
     uint32_t rules; /* bit mask over enum scale_rule */
     enum scale_rule default_rule;
     float sqnr_db; /* least SQNR on Gaussian weights with the defaults, dB: the row's own quality bound, held by a test */
+    const struct ggml_type *block; /* the type in which GGUF holds its groups; NULL: GGUF has none */
+    const char *fallback; /* the format for rows that are no multiple of the block */
+    bool tensor_scale; /* a second-level scale, one for each matrix, is possible */
 };
 
 enum group_kind { GROUP_SIZE, GROUP_CHANNEL, GROUP_TENSOR };
@@ -87,6 +100,8 @@ struct quant {
     enum scale_type scale;
     enum scale_rule rule;
     enum rounding rounding;
+    bool tensor_scale; /* weights are divided by a scale of their matrix first (NUMERICS.md 7) */
+    bool blocks; /* stored as blocks of format->block, not as planes of codes and scales */
 };
 
 size_t format_count(void);
@@ -100,8 +115,15 @@ struct quant_params {
     const char *scale; /* "bf16" */
     const char *rule; /* "search" */
     const char *rounding; /* "nearest-even" */
+    const char *tensor_scale; /* "tensor", "none"; counts only for formats that have such a level */
     bool where_valid; /* leave out, instead of refusing, what another format takes but this one does not */
 };
+
+/* The format of a ggml type: the row whose groups are its blocks as they are; NULL when there is none. */
+const struct format *format_of_block(const struct ggml_type *block);
+
+/* Bits of a weight, scales included, without tails. cols counts for groups that are whole rows, n_weights for those that are the whole tensor. */
+double quant_bits_per_weight(const struct quant *quant, uint64_t cols, uint64_t n_weights);
 
 /* Parses "int4" or "int4:group=64,scale=f16,rule=mse,rounding=away": inline values go before those of params, where params' value makes no sense
  * for this format (a scale type of an MX format, a rule the row does not list) it is ERR_USAGE naming format, value and what is allowed. */
@@ -110,6 +132,9 @@ enum status quant_parse(const char *text, const struct quant_params *params, str
 /* Weights in one group of a row of cols weights (cols for channel and tensor), and groups in a row (1 for channel and tensor). */
 uint64_t quant_group_len(const struct quant *quant, uint64_t cols);
 uint64_t quant_groups_per_row(const struct quant *quant, uint64_t cols);
+
+/* False when the tensor is stored as blocks and cols is no multiple of them. */
+bool quant_fits(const struct quant *quant, uint64_t cols);
 
 /* "32", "\"channel\"", "\"tensor\"": JSON text of the group. out has at least 16 bytes. */
 const char *quant_group_json(const struct quant *quant, char *out);

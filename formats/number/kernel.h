@@ -39,13 +39,12 @@ struct kernels {
     /* Range, with 0 included, of each group of n finite numbers in groups of `group` (the last may be shorter). */
     void (*ranges)(const float *x, size_t n, size_t group, struct range *ranges);
 
-    /* Codes of the weights x and, where y is not NULL, the weights that they stand for; the weights of codes. The scales of float elements are
-     * powers of two in e8m0. */
+    /* Codes of the weights x and, where y is not NULL, the weights that they stand for; the weights of codes. */
     void (*encode)(const struct elem *elem, enum rounding rounding, const struct groups *groups, const float *x, uint16_t *codes, float *y);
     void (*decode)(const struct elem *elem, const struct groups *groups, const uint16_t *codes, float *y);
 
-    /* Adds the error terms of one group under one scale to the lanes (NUMERICS.md 3 and 4): differences of fl(x * 2^-e) for float elements, of x
-     * for integers. */
+    /* Adds the error terms of one group under one scale to the lanes (NUMERICS.md 3 and 4): differences of weights and decoded weights, times unit;
+     * of float elements under a power of two those of fl(x * 2^-e), times unit * 2^e. */
     void (*error)(const struct elem *elem, enum rounding rounding, const struct group_scale *scale, struct error_sum *sum);
 
     /* MX search with nearest-even in groups of a multiple of 16 weights, none shorter, whose scales are those of rule floor and whose ranges are

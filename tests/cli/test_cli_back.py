@@ -69,13 +69,13 @@ class Verify(CliTest):
         self.check_refusal(result, result.code, "compare", LINEAR[0])
 
     def test_no_container(self):
-        self.refused(1, ["verify", "m.safetensors"], "m.safetensors", "no .llmq container")
+        self.refused(1, ["verify", "m.safetensors"], "m.safetensors", "neither a .llmq container nor GGUF")
         os.mkdir(self.path("dir"))
         self.refused(1, ["verify", "dir"], "dir")
         self.refused(1, ["verify", "/dev/zero"], "/dev/zero")
 
     def test_split_containers(self):
-        plan = self.ok_json("convert", "--in", "m.safetensors", "--format", "int4", "--out", "s.llmq", "--split-size", "8K", "--compress", "none", "--align", "64")
+        plan = self.ok_json("convert", "--in", "m.safetensors", "--format", "int4", "--out", "s.llmq", "--split-max-size", "8K", "--compress", "none", "--align", "64")
         self.assertGreater(plan["files"], 2)
         names = sorted(n for n in os.listdir(self.dir) if n.startswith("s-"))
         self.assertEqual(len(names), plan["files"])
@@ -89,7 +89,7 @@ class Verify(CliTest):
         self.assertIn(result.code, (1, 3), str(result))
         self.check_refusal(result, result.code, "verify", names[1])
         write_bytes(self.path(names[1]), whole)
-        self.refused(1, ["convert", "--in", "m.safetensors", "--format", "int4", "--out", "s.llmq", "--split-size", "8K", "--compress", "none", "--align", "64"], "exists")
+        self.refused(1, ["convert", "--in", "m.safetensors", "--format", "int4", "--out", "s.llmq", "--split-max-size", "8K", "--compress", "none", "--align", "64"], "exists")
 
 
 class Dequantize(CliTest):
@@ -145,7 +145,7 @@ class Dequantize(CliTest):
 
     def test_split_folder(self):
         self.ok("convert", "--in", TINY, "--format", "int4", "--out", "x.llmq", "--quiet")
-        self.ok("dequantize", "--in", "x.llmq", "--out", "d/", "--split-size", "1M", "--quiet")
+        self.ok("dequantize", "--in", "x.llmq", "--out", "d/", "--split-max-size", "1M", "--quiet")
         names = os.listdir(self.path("d"))
         self.assertIn("model.safetensors.index.json", names)
         self.assertGreater(sum(n.endswith(".safetensors") for n in names), 1)

@@ -71,7 +71,7 @@ class Formats(CliTest):
     def test_already_quantised_input_is_refused_by_name(self):
         self.small()
         self.ok("convert", "--in", "small.safetensors", "--format", "int4", "--out", "x.llmq", "--quiet")
-        self.refused(1, ["convert", "--in", "x.llmq", "--format", "int4", "--out", "y.llmq"], "x.llmq", "already quantised")
+        self.refused(1, ["convert", "--in", "x.llmq", "--format", "int8", "--out", "y.llmq"], "x.llmq", "already quantised (int4)", "--allow-requantize")
         q = "model.layers.0.self_attn.q_proj"
         for kind, tensors, needle in (("fp8", {q + ".weight": ("F8_E4M3", (4, 4), bytes(16)), q + ".weight_scale_inv": ("F32", (1, 1), np.ones((1, 1)))}, "FP8"),
                                       ("gptq", {q + ".qweight": ("U8", (4, 4), bytes(16)), q + ".qzeros": ("U8", (4, 4), bytes(16)), q + ".scales": ("F16", (4, 4), np.ones((4, 4)))}, "")):
@@ -86,8 +86,8 @@ class Formats(CliTest):
 
 class PlanIsConvert(CliTest):
     VARIANTS = (["--format", "mxfp4"], ["--format", "int4", "--group-size", "64", "--compress", "none"], ["--format", "uint3", "--compress", "max", "--keep", "*.layers.0.*"],
-                ["--recipe", "edge-mixed", "--rule", "role:embedding=int8:group=channel", "--align", "64"], ["--format", "int8", "--split-size", "400K", "--compress", "none"],
-                ["--format", "int4:group=tensor,rule=mse", "--split-size", "300K"], ["--format", "int4", "--nonfinite", "keep"])
+                ["--recipe", "edge-mixed", "--rule", "role:embedding=int8:group=channel", "--align", "64"], ["--format", "int8", "--split-max-size", "400K", "--compress", "none"],
+                ["--format", "int4:group=tensor,rule=mse", "--split-max-size", "300K"], ["--format", "int4", "--nonfinite", "keep"])
 
     def test_convert_executes_the_plan(self):
         for options in self.VARIANTS:

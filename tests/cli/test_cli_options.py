@@ -4,20 +4,20 @@ import os
 import re
 import unittest
 
-from cli_support import COMMANDS, CliTest, FORMATS, TINY, read_bytes, run, skip_aloud, small_tensors, write_bytes, write_folder, write_model
+from cli_support import COMMANDS, CliTest, FORMATS, GGUF_FORMATS, TINY, read_bytes, run, skip_aloud, small_tensors, write_bytes, write_folder, write_model
 
 COMMON = {"threads", "max-ram", "json", "quiet", "progress"}
-PLANS = {"in", "out", "format", "group-size", "scale-rule", "scale-dtype", "rounding", "rule", "keep", "recipe", "nonfinite", "compress", "split-size", "align", "force"}
+PLANS = {"in", "out", "format", "group-size", "scale-rule", "scale-dtype", "rounding", "rule", "keep", "recipe", "nonfinite", "compress", "split-max-size", "align", "force", "nvfp4-scale", "no-fallback", "allow-requantize", "gguf-file-type"}
 OPTIONS = {
     "convert": COMMON | PLANS | {"measure"},
     "plan": COMMON | PLANS,
     "inspect": COMMON | {"tensors", "scan"},
     "verify": COMMON,
-    "dequantize": COMMON | {"in", "out", "dtype", "split-size", "force"},
+    "dequantize": COMMON | {"in", "out", "dtype", "split-max-size", "force"},
     "compare": COMMON | {"in", "against"},
     "extract": COMMON | {"out", "dtype", "raw", "force"},
     "formats": COMMON,
-    "bench": COMMON | {"format", "group-size", "scale-rule", "scale-dtype", "rounding", "seconds"},
+    "bench": COMMON | {"nvfp4-scale", "format", "group-size", "scale-rule", "scale-dtype", "rounding", "seconds"},
 }
 
 
@@ -47,7 +47,7 @@ class Help(CliTest):
             with self.subTest(command):
                 out = self.ok(command, "--help").out
                 self.assertIn(f"usage: llmq {command} ", out)
-                self.assertEqual(set(re.findall(r"(?m)^  --([a-z-]+)", out)), OPTIONS[command])
+                self.assertEqual(set(re.findall(r"(?m)^  --([a-z0-9-]+)", out)), OPTIONS[command])
 
     def test_options_of_other_commands_are_refused(self):
         every = set().union(*OPTIONS.values())
@@ -72,7 +72,7 @@ class Options(CliTest):
                              (["--threads", ""], "--threads"), (["--threads", "99999999999999999999"], "whole number"), (["--max-ram", "7M"], "less than 8M"),
                              (["--max-ram", "1e9"], "a size like"), (["--max-ram", "-8M"], "a size like"), (["--max-ram", "8MB"], "a size like"),
                              (["--max-ram", "nan"], "a size like"), (["--max-ram", "0x800000"], "a size like"), (["--max-ram", "99999999999G"], "a size like"),
-                             (["--align", "3000"], "power of two"), (["--align", "32"], "between"), (["--align", "4M"], "between"), (["--split-size", "x"], "a size like"),
+                             (["--align", "3000"], "power of two"), (["--align", "32"], "between"), (["--align", "4M"], "between"), (["--split-max-size", "x"], "a size like"),
                              (["--rounding", "nearest"], "none of"), (["--nonfinite", "error|zero"], "none of"), (["--compress", "best"], "none of"),
                              (["--progress", "fancy"], "none of"), (["--measure", "yes"], "none of"), (["--out", ""], "not empty"), (["--format", ""], "not empty"),
                              (["--quiet=1"], "takes no value"), (["--json=true"], "takes no value"), (["--format"], "needs a value"), (["--in"], "needs a value"),
@@ -199,13 +199,13 @@ class Output(CliTest):
 
     def test_convert_json_has_the_documented_members(self):
         report = self.ok_json("convert", "--in", TINY, "--format", "int4", "--out", "x.llmq")
-        self.assertEqual(set(report), {"in", "out", "tensors", "tensors_total", "tensors_quantised", "weights", "weights_quantised", "source_nbytes", "quantised_source_nbytes",
+        self.assertEqual(set(report), {"in", "out", "tensors", "tensors_total", "tensors_quantised", "tensors_carried", "groups_carried", "fallbacks", "weights", "weights_quantised", "source_nbytes", "quantised_source_nbytes",
                                        "quantised_share", "bits_per_weight", "bits_per_weight_all", "plane_nbytes", "file_nbytes", "file_nbytes_exact", "files", "read_nbytes",
                                        "ram_nbytes", "index_nbytes", "threads", "threads_asked", "written_nbytes", "seconds", "mse", "sqnr_db", "max_error", "cosine"})
         common = {"name", "role", "shape", "dtype", "format", "decided_by", "rule", "reason", "reads", "source_nbytes", "nbytes", "bits_per_weight", "planes"}
         for tensor in report["tensors"]:
             more = set() if tensor["format"] == "keep" else {"group", "scale_rule", "rounding", "scale", "mse", "sqnr_db", "max_error", "cosine"}
-            self.assertEqual(set(tensor), common | more, tensor["name"])
+            self.assertEqual(set(tensor), common | more | {"fate", "fallback_from"}, tensor["name"])
             for plane in tensor["planes"]:
                 self.assertEqual(set(plane), {"name", "bits", "nbytes", "raw"})
         plan = self.ok_json("plan", "--in", TINY, "--format", "int4")
@@ -234,9 +234,10 @@ class Output(CliTest):
         self.assertEqual(back["written_nbytes"], os.path.getsize(self.path("y.safetensors")))
         self.assertEqual(set(self.ok_json("extract", "x.llmq", "model.norm.weight")), {"out", "tensors", "written_nbytes", "seconds"})
         formats = self.ok_json("formats")["formats"]
-        self.assertEqual([f["name"] for f in formats], list(FORMATS))
+        self.assertEqual([f["name"] for f in formats if f["family"] not in ("ggml", "nvfp4")], list(FORMATS))
+        self.assertEqual([f["name"] for f in formats if f["family"] == "ggml"], list(GGUF_FORMATS))
         for f in formats:
-            self.assertEqual(set(f), {"name", "family", "element", "bits", "bits_per_weight", "group", "channel", "tensor", "zero_point", "scale_dtypes", "scale_rules",
+            self.assertEqual(set(f), {"name", "family", "element", "gguf_type", "bits", "bits_per_weight", "group", "channel", "tensor", "zero_point", "scale_dtypes", "scale_rules",
                                       "default_scale_rule", "default_scale_dtype", "summary"})
         bench = self.ok_json("bench", "--format", "mxfp4:rule=floor", "--seconds", "1")
         self.assertEqual(set(bench), {"input", "results"})

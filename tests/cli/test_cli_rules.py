@@ -138,7 +138,7 @@ class Recipes(CliTest):
         return sentence
 
     def test_all_settings_of_a_recipe(self):
-        self.recipe("description: everything\nformat: int4\ngroup-size: 16\nscale-rule: mse\nscale-dtype: f16\nrounding: away\nnonfinite: zero\ncompress: none\nsplit-size: 0\nalign: 64\n"
+        self.recipe("description: everything\nformat: int4\ngroup-size: 16\nscale-rule: mse\nscale-dtype: f16\nrounding: away\nnonfinite: zero\ncompress: none\nsplit-max-size: 0\nalign: 64\n"
                     "measure: off\nthreads: 3\nmax-ram: 64M\nrules: []\n")
         plan = self.ok_json(*self.base, "--recipe", "r.yaml")
         entry = self.entries(plan)[LINEAR[0]]

@@ -96,7 +96,7 @@ class ReadsWhatLlmqWrites(PeerTest):
 
     def test_folder_and_shards(self):
         container = self.convert(TINY, "tiny.llmq", "--format", "mxfp6_e2m3")
-        for options, n_files in (((), 1), (("--split-size", "1M"), 3)):
+        for options, n_files in (((), 1), (("--split-max-size", "1M"), 3)):
             with self.subTest(options=options):
                 out = self.path(f"folder-{n_files}")
                 llmq("dequantize", "--in", container, "--out", out, "--force", "--quiet", *options)

@@ -127,10 +127,10 @@ class TinyLlama(PeerTest):
         self.assertTrue(out.startswith("Once upon a time") and len(out) > 40 and out.isascii(), out)
 
     def test_shards(self):
-        """dequantize --split-size gives an index that transformers follows."""
+        """dequantize --split-max-size gives an index that transformers follows."""
         one = log_probabilities(load(self.dequantized("mxfp4")), self.parts[:2])
         folder = self.path("shards")
-        llmq("dequantize", "--in", self.path("tiny.llmq"), "--out", folder, "--split-size", "1M", "--quiet")
+        llmq("dequantize", "--in", self.path("tiny.llmq"), "--out", folder, "--split-max-size", "1M", "--quiet")
         self.assertIn("model.safetensors.index.json", os.listdir(folder))
         self.assertNotIn("model.safetensors", os.listdir(folder))
         self.assertTrue(torch.equal(one, log_probabilities(load(folder), self.parts[:2])))

@@ -1,0 +1,219 @@
+/* layout_blocks.c: the layout of GGUF: whole blocks of a ggml type, one behind the other.
+ *
+ *   mxfp4  | e u8 | 16 nibbles |       code[j] low, code[j + 16] high        nvfp4  | 4 scales | 4 * 8 nibbles |      q8_0  | d f16 | 32 int8 |
+ *
+ * Why this way: a group whose codes and scale a block can hold goes in and comes out without rounding; a table says how, one row a pair of element
+ * and type. Formats of family ggml are blocks from the start.
+ * Corner cases: the scale of mxint8 must be a power of two that F16 has, 2^(e-6) >= 2^-24, or the group be zero; a block that another program wrote
+ * may have a scale that is no such power: then it is no group of ours (load says so).
+ * Reference: layouts.md 1.7, 2(f). Worked number: mxint8 of exponent 1, code 96: Q8_0 of d = 2^-5 = 0x2800, 3.0.
+ */
+#include <string.h>
+
+#include "base/size.h"
+#include "layout/codec.h"
+#include "layout/layout.h"
+#include "number/half.h"
+#include "number/kernel.h"
+
+#define BLOCK_MAX 256u
+
+/* How codes and scales of an element go into a block and out of it. */
+struct packing {
+    const struct elem *elem;
+    const struct ggml_type *type;
+    uint32_t group;
+    enum scale_type scale;
+    bool (*pack)(const struct group_scale *scales, const uint16_t *codes, uint8_t *block);
+    bool (*unpack)(const uint8_t *block, struct group_scale *scales, uint16_t *codes);
+};
+
+static void put_nibbles(const uint16_t *codes, size_t half, uint8_t *out)
+{
+    for (size_t j = 0; j < half; j++) out[j] = (uint8_t)((codes[j] & 15u) | (codes[j + half] & 15u) << 4);
+}
+
+static void get_nibbles(const uint8_t *bytes, size_t half, uint16_t *codes)
+{
+    for (size_t j = 0; j < half; j++) {
+        codes[j] = bytes[j] & 15u;
+        codes[j + half] = bytes[j] >> 4;
+    }
+}
+
+static bool pack_mxfp4(const struct group_scale *scales, const uint16_t *codes, uint8_t *block)
+{
+    block[0] = (uint8_t)scales[0].bits;
+    put_nibbles(codes, 16, block + 1);
+    return scales[0].bits < 255;
+}
+
+static bool unpack_mxfp4(const uint8_t *block, struct group_scale *scales, uint16_t *codes)
+{
+    scales[0] = (struct group_scale){ .bits = block[0], .value = scale_load(SCALE_E8M0, block[0]) };
+    get_nibbles(block + 1, 16, codes);
+    return block[0] < 255;
+}
+
+static bool pack_nvfp4(const struct group_scale *scales, const uint16_t *codes, uint8_t *block)
+{
+    for (size_t s = 0; s < 4; s++) {
+        block[s] = (uint8_t)scales[s].bits;
+        put_nibbles(codes + 16 * s, 8, block + 4 + 8 * s);
+    }
+    return true;
+}
+
+/* Readers of GGUF ignore the sign of a scale and take 0x7F for 0. */
+static bool unpack_nvfp4(const uint8_t *block, struct group_scale *scales, uint16_t *codes)
+{
+    for (size_t s = 0; s < 4; s++) {
+        const uint32_t bits = (block[s] & 0x7Fu) == 0x7Fu ? 0 : block[s] & 0x7Fu;
+        scales[s] = (struct group_scale){ .bits = bits, .value = scale_load(SCALE_E4M3, bits) };
+        get_nibbles(block + 4 + 8 * s, 8, codes + 16 * s);
+    }
+    return true;
+}
+
+/* A power of two as F16: byte e8m0 b and fraction bits f mean 2^(b - 127 - f). */
+static bool pack_power(const struct group_scale *scale, const uint16_t *codes, int32_t fraction_bits, uint8_t *block)
+{
+    const int32_t exponent = (int32_t)scale->bits - 127 - fraction_bits;
+    bool zero = true;
+    for (size_t i = 0; i < 32; i++) zero = zero && codes[i] == 0;
+    const uint16_t d = zero || exponent < -24 || exponent > 15 ? 0 : f32_to_f16(exact_exp2(exponent));
+    block[0] = (uint8_t)d;
+    block[1] = (uint8_t)(d >> 8);
+    return zero || d != 0;
+}
+
+static bool unpack_power(const uint8_t *block, int32_t fraction_bits, struct group_scale *scale)
+{
+    const float d = f16_to_f32((uint16_t)(block[0] | block[1] << 8));
+    const int32_t bits = d > 0.0f ? exact_ilog2(d) + 127 + fraction_bits : 0;
+    *scale = (struct group_scale){ .bits = (uint32_t)bits, .value = scale_load(SCALE_E8M0, (uint32_t)bits) };
+    return d == 0.0f || (d > 0.0f && f32_bits(d) << 9 == 0 && bits < 255);
+}
+
+static bool pack_mxint8(const struct group_scale *scales, const uint16_t *codes, uint8_t *block)
+{
+    for (size_t i = 0; i < 32; i++) block[2 + i] = (uint8_t)codes[i];
+    return pack_power(scales, codes, 6, block);
+}
+
+static bool unpack_mxint8(const uint8_t *block, struct group_scale *scales, uint16_t *codes)
+{
+    bool zero = true;
+    for (size_t i = 0; i < 32; i++) {
+        codes[i] = block[2 + i];
+        zero = zero && codes[i] == 0;
+    }
+    return unpack_power(block, 6, scales) && (scales[0].bits != 0 || zero);
+}
+
+static const struct packing packings[] = {
+    { &elem_rows[ELEM_E2M1], &ggml_mxfp4, 32, SCALE_E8M0, pack_mxfp4, unpack_mxfp4 },
+    { &elem_rows[ELEM_E2M1], &ggml_nvfp4, 16, SCALE_E4M3, pack_nvfp4, unpack_nvfp4 },
+    { &elem_rows[ELEM_MXINT8], &ggml_q8_0, 32, SCALE_E8M0, pack_mxint8, unpack_mxint8 },
+};
+
+static const struct packing *packing_of(const struct quant *quant)
+{
+    for (size_t i = 0; i < sizeof packings / sizeof packings[0]; i++)
+        if (packings[i].elem == quant->format->elem && packings[i].type == quant->format->block && packings[i].scale == quant->scale)
+            return &packings[i];
+    return NULL;
+}
+
+enum status layout_check_blocks(const struct quant *quant, struct err *err)
+{
+    const struct format *format = quant->format;
+    if (!format->block) return err_set(err, ERR_USAGE, "format %s has no GGUF type", format->name);
+    if (format->family->blocks) return OK;
+    const struct packing *packing = packing_of(quant);
+    if (packing && quant->group_kind == GROUP_SIZE && quant->group == packing->group) return OK;
+    return err_set(err, ERR_USAGE, "GGUF holds format %s in groups of %u only", format->name, packing ? packing->group : format->default_group);
+}
+
+/* A tail is coded as a block that ends with zeros, which change neither the scale nor the other codes. */
+size_t layout_reference(const struct quant *quant, const float *x, size_t n, struct group_scale *scales, uint16_t *codes)
+{
+    const struct ggml_type *type = quant->format->block;
+    const struct packing *packing = packing_of(quant);
+    const size_t elements = type->elements, groups = elements / packing->group;
+    uint8_t block[BLOCK_MAX];
+    for (size_t i = 0; i < n; i += elements) {
+        const size_t count = n - i < elements ? n - i : elements, n_groups = (count + packing->group - 1) / packing->group;
+        float padded[BLOCK_MAX] = { 0 };
+        uint16_t block_codes[BLOCK_MAX];
+        struct group_scale block_scales[BLOCK_MAX / 16];
+        memcpy(padded, x + i, count * sizeof *x);
+        type->encode(padded, NULL, 1, block);
+        if (!packing->unpack(block, block_scales, block_codes)) return i / elements * groups;
+        memcpy(codes + i, block_codes, count * sizeof *codes);
+        memcpy(scales + i / packing->group, block_scales, n_groups * sizeof *scales);
+    }
+    return (n + packing->group - 1) / packing->group;
+}
+
+/* ---- the row -------------------------------------------------------------------------------------------------------------------- */
+
+static uint32_t planes_of(const struct quant *quant, const struct shape *shape, struct plane planes[LAYOUT_PLANES_MAX])
+{
+    const struct ggml_type *type = quant->format->block;
+    uint64_t tile_rows, tile_cols;
+    codec_tile_shape(quant, shape, &tile_rows, &tile_cols);
+    planes[0] =
+        (struct plane){ "blocks", 8 * type->bytes, shape->rows, shape->cols / type->elements, tile_rows, size_max(1, tile_cols / type->elements) };
+    return 1;
+}
+
+static bool store(const struct quant *quant, uint64_t n_cols, const struct row_piece *piece, uint8_t *const planes[LAYOUT_PLANES_MAX], size_t *bad)
+{
+    const struct ggml_type *type = quant->format->block;
+    const struct packing *packing = packing_of(quant);
+    uint8_t *block = planes[0] + (piece->row * (n_cols / type->elements) + piece->col / type->elements) * type->bytes;
+    for (size_t i = 0; i < piece->n; i += type->elements, block += type->bytes)
+        if (!packing->pack(piece->scales + i / packing->group, piece->codes + i, block)) {
+            *bad = i / packing->group;
+            return false;
+        }
+    return true;
+}
+
+static void decode(const struct quant *quant, const struct kernels *kernels, const uint8_t *const planes[LAYOUT_PLANES_MAX], uint64_t first, size_t n,
+                   float *out)
+{
+    const struct ggml_type *type = quant->format->block;
+    const size_t elements = type->elements;
+    float edge[BLOCK_MAX];
+    (void)kernels;
+    while (n > 0) {
+        const uint8_t *block = planes[0] + first / elements * type->bytes;
+        const size_t skip = (size_t)(first % elements), whole = skip ? 0 : n / elements;
+        size_t done = whole * elements;
+        if (whole > 0) {
+            type->decode(block, whole, out);
+        } else {
+            type->decode(block, 1, edge);
+            done = n < elements - skip ? n : elements - skip;
+            memcpy(out, edge + skip, done * sizeof *out);
+        }
+        first += done;
+        out += done;
+        n -= done;
+    }
+}
+
+static bool load(const struct quant *quant, const uint8_t *const planes[LAYOUT_PLANES_MAX], uint64_t col, size_t n, struct group_scale *scales,
+                 uint16_t *codes)
+{
+    const struct ggml_type *type = quant->format->block;
+    const struct packing *packing = packing_of(quant);
+    const uint8_t *block = planes[0] + col / type->elements * type->bytes;
+    for (size_t i = 0; packing && i < n; i += type->elements, block += type->bytes)
+        if (!packing->unpack(block, scales + i / packing->group, codes + i)) return false;
+    return packing != NULL;
+}
+
+const struct layout layout_blocks = { .name = "blocks", .planes = planes_of, .store = store, .decode = decode, .load = load };

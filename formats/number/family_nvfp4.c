@@ -1,0 +1,64 @@
+/* family_nvfp4.c: NVFP4: 4-bit floats with an E4M3 scale for each group; the scale of the matrix, where there is one, has been divided out before.
+ *
+ * Formula: c6, c4 = the bytes of E4M3(clamp(amax / 6 or 4, 2^-9, 448)), code = encode(fl(x / s)), weight = value(code) * s. Rules:
+ *   absmax c6      search c6, c6 + 1, c6 - 1, c6 + 2, c6 - 2, c4, c4 + 1, c4 - 1 by least squared error, ties in this order
+ * Why this way: neighbours of a byte are the neighbouring scales. Under c4 the largest weight takes the code 4, and those of the middle find a better
+ * grid.
+ * Corner cases: the scale of a matrix is at least 2^-126, and 1 for one of zeros; bytes stay within 1 .. 126; a zero group has byte 1 and codes of
+ * zero; errors are measured in units of 2^ilog2(amax). Rule reference is ggml's: its encoder of bytes, its ties, no -0; byte 0 then stands for a
+ * scale of 0.
+ * Reference: NUMERICS.md 7; layouts.md 1.5. Worked number: amax 0.453125 of a matrix without scale: 0.0755 -> byte 0x1A = 0.078125.
+ */
+#include <math.h>
+
+#include "number/half.h"
+#include "number/kernel.h"
+
+static const struct {
+    float divisor; /* of amax */
+    int32_t step; /* from its byte on */
+} candidates[] = { { 6, 0 }, { 6, 1 }, { 6, -1 }, { 6, 2 }, { 6, -2 }, { 4, 0 }, { 4, 1 }, { 4, -1 } };
+
+enum { LOWEST = 1, HIGHEST = 126 };
+
+static float range_amax(struct range range)
+{
+    return -range.min > range.max ? -range.min : range.max;
+}
+
+static uint32_t nvfp4_candidates(const struct quant *quant)
+{
+    return quant->rule == RULE_SEARCH ? sizeof candidates / sizeof candidates[0] : 1;
+}
+
+static bool nvfp4_candidate(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale)
+{
+    float wanted = fminf(fmaxf(range_amax(range) / candidates[number].divisor, 0x1p-9f), 448.0f);
+    int32_t byte = (int32_t)scale_store(quant->scale, wanted) + candidates[number].step;
+    if (byte < LOWEST || byte > HIGHEST) return false;
+    *scale = (struct group_scale){ .bits = (uint32_t)byte, .value = scale_load(quant->scale, (uint32_t)byte) };
+    return true;
+}
+
+static void nvfp4_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale,
+                        struct error_sum *sum)
+{
+    float amax = range_amax(range);
+    int32_t p = amax == 0.0f ? 0 : exact_ilog2(amax);
+    sum->unit = exact_exp2(p < -126 ? 126 : p > 126 ? -126 : -p);
+    kernels->error(quant->format->elem, quant->rounding, scale, sum);
+}
+
+/* amax / (6 * 448): the block with the largest weight then has the largest byte. Rounded down where 6 * 448 * g would overflow. */
+static float nvfp4_tensor_scale(struct range range)
+{
+    const float amax = range_amax(range), g = amax / 2688.0f;
+    if (amax == 0.0f) return 1.0f;
+    if (g < 0x1p-126f) return 0x1p-126f;
+    return isinf(g * 2688.0f) ? f32_from_bits(f32_bits(g) - 1) : g;
+}
+
+extern const struct family family_nvfp4;
+const struct family family_nvfp4 = {
+    .name = "nvfp4", .candidate = nvfp4_candidate, .candidates = nvfp4_candidates, .error = nvfp4_error, .tensor_scale = nvfp4_tensor_scale
+};
