@@ -253,6 +253,31 @@ static void test_errors(void **state)
                 }
 }
 
+/* Many scales at once give what each of them gives, powers of two among them. */
+static void test_many_scales(void **state)
+{
+    (void)state;
+    static const float scales[] = { 1.0f, 0.0703125f, 3.25f, 0x1p-9f, 448.0f, 0x1p-3f, 0.1f, 0x1.fffffep-5f };
+    enum { N_SCALES = sizeof scales / sizeof scales[0] };
+    float x[128];
+    uint64_t seed = 5;
+    for (size_t k = 0; k < kernels_count(); k++)
+        for (size_t e = 0; e < elem_count(); e++)
+            for (size_t n = 16; n <= 128; n += 16) {
+                const struct elem *elem = elem_at(e);
+                float sums[N_SCALES];
+                if (elem->kind != ELEM_FLOAT) continue;
+                fill(x, n, 0, &seed);
+                kernels_at(k)->errors(elem, x, n, scales, N_SCALES, 0x1p-4f, sums);
+                for (size_t s = 0; s < N_SCALES; s++) {
+                    const struct group_scale scale = { .value = scales[s] };
+                    struct error_sum sum = { .x = x, .n = n, .unit = 0x1p-4f, .limit = HUGE_VALF };
+                    kernels_at(0)->error(elem, ROUND_NEAREST_EVEN, &scale, &sum);
+                    assert_true(same(sums[s], sum.total));
+                }
+            }
+}
+
 /* ---- MX search ------------------------------------------------------------------------------------------------------------------ */
 
 static int naive_step(const struct elem *elem, const struct group_scale *floor, const float *x, size_t n)
@@ -453,9 +478,9 @@ static void test_back_to_f32(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_select),          cmocka_unit_test(test_widen),      cmocka_unit_test(test_all_finite),
-                                        cmocka_unit_test(test_ranges),          cmocka_unit_test(test_codes),      cmocka_unit_test(test_errors),
-                                        cmocka_unit_test(test_search),          cmocka_unit_test(test_measure),    cmocka_unit_test(test_fused),
-                                        cmocka_unit_test(test_fused_nonfinite), cmocka_unit_test(test_back_to_f32) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_select), cmocka_unit_test(test_widen),           cmocka_unit_test(test_all_finite),
+                                        cmocka_unit_test(test_ranges), cmocka_unit_test(test_codes),           cmocka_unit_test(test_errors),
+                                        cmocka_unit_test(test_search), cmocka_unit_test(test_many_scales),     cmocka_unit_test(test_measure),
+                                        cmocka_unit_test(test_fused),  cmocka_unit_test(test_fused_nonfinite), cmocka_unit_test(test_back_to_f32) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,22 +31,68 @@ static uint32_t nvfp4_candidates(const struct quant *quant)
     return quant->rule == RULE_SEARCH ? sizeof candidates / sizeof candidates[0] : 1;
 }
 
+/* E4M3 of a byte below 0x7F. */
+static float value_of(int32_t byte)
+{
+    return byte < 8 ? (float)byte * 0x1p-9f : f32_from_bits(((uint32_t)byte << 20) + ((127u - 7u) << 23));
+}
+
+/* The byte of E4M3(clamp(amax / divisor, 2^-9, 448)). */
+static int32_t byte_of(float amax, float divisor)
+{
+    return (int32_t)scale_store(SCALE_E4M3, fminf(fmaxf(amax / divisor, 0x1p-9f), 448.0f));
+}
+
+static struct group_scale scale_of(int32_t byte)
+{
+    return (struct group_scale){ .bits = (uint32_t)byte, .value = value_of(byte) };
+}
+
 static bool nvfp4_candidate(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale)
 {
-    float wanted = fminf(fmaxf(range_amax(range) / candidates[number].divisor, 0x1p-9f), 448.0f);
-    int32_t byte = (int32_t)scale_store(quant->scale, wanted) + candidates[number].step;
+    const int32_t byte = byte_of(range_amax(range), candidates[number].divisor) + candidates[number].step;
+    (void)quant;
     if (byte < LOWEST || byte > HIGHEST) return false;
-    *scale = (struct group_scale){ .bits = (uint32_t)byte, .value = scale_load(quant->scale, (uint32_t)byte) };
+    *scale = scale_of(byte);
     return true;
+}
+
+static float unit_of(struct range range)
+{
+    float amax = range_amax(range);
+    int32_t p = amax == 0.0f ? 0 : exact_ilog2(amax);
+    return exact_exp2(p < -126 ? 126 : p > 126 ? -126 : -p);
 }
 
 static void nvfp4_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale,
                         struct error_sum *sum)
 {
-    float amax = range_amax(range);
-    int32_t p = amax == 0.0f ? 0 : exact_ilog2(amax);
-    sum->unit = exact_exp2(p < -126 ? 126 : p > 126 ? -126 : -p);
+    sum->unit = unit_of(range);
     kernels->error(quant->format->elem, quant->rounding, scale, sum);
+}
+
+/* All candidates of a group at once, group after group. */
+static size_t nvfp4_search(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n,
+                           size_t group, struct group_scale *scales)
+{
+    enum { CANDIDATES = sizeof candidates / sizeof candidates[0] };
+    if (quant->rule != RULE_SEARCH || quant->rounding != ROUND_NEAREST_EVEN || group % 16 != 0) return 0;
+    const size_t count = n / group < SEARCH_GROUPS ? n / group : SEARCH_GROUPS;
+    for (size_t g = 0; g < count; g++, x += group) {
+        const int32_t sixth = byte_of(range_amax(ranges[g]), 6.0f), fourth = byte_of(range_amax(ranges[g]), 4.0f);
+        int32_t bytes[CANDIDATES];
+        float values[CANDIDATES], sums[CANDIDATES];
+        size_t n_found = 0, best = 0;
+        for (size_t k = 0; k < CANDIDATES; k++) {
+            bytes[n_found] = (candidates[k].divisor == 6.0f ? sixth : fourth) + candidates[k].step;
+            values[n_found] = value_of(bytes[n_found]);
+            n_found += bytes[n_found] >= LOWEST && bytes[n_found] <= HIGHEST;
+        }
+        kernels->errors(quant->format->elem, x, group, values, n_found, unit_of(ranges[g]), sums);
+        for (size_t k = 1; k < n_found; k++) best = sums[k] < sums[best] ? k : best;
+        scales[g] = scale_of(bytes[best]);
+    }
+    return count;
 }
 
 /* amax / (6 * 448): the block with the largest weight then has the largest byte. Rounded down where 6 * 448 * g would overflow. */
@@ -59,6 +105,9 @@ static float nvfp4_tensor_scale(struct range range)
 }
 
 extern const struct family family_nvfp4;
-const struct family family_nvfp4 = {
-    .name = "nvfp4", .candidate = nvfp4_candidate, .candidates = nvfp4_candidates, .error = nvfp4_error, .tensor_scale = nvfp4_tensor_scale
-};
+const struct family family_nvfp4 = { .name = "nvfp4",
+                                     .candidate = nvfp4_candidate,
+                                     .candidates = nvfp4_candidates,
+                                     .error = nvfp4_error,
+                                     .search = nvfp4_search,
+                                     .tensor_scale = nvfp4_tensor_scale };

@@ -47,6 +47,10 @@ struct kernels {
      * of float elements under a power of two those of fl(x * 2^-e), times unit * 2^e. */
     void (*error)(const struct elem *elem, enum rounding rounding, const struct group_scale *scale, struct error_sum *sum);
 
+    /* The sums of the error terms (as error makes them, nearest-even, without importance) of n weights, a multiple of 16, of a float element under each
+     * of n_scales positive scales. */
+    void (*errors)(const struct elem *elem, const float *x, size_t n, const float *scales, size_t n_scales, float unit, float *sums);
+
     /* MX search with nearest-even in groups of a multiple of 16 weights, none shorter, whose scales are those of rule floor and whose ranges are
      * given: steps[g] is what the best scale adds to the byte. All three candidates must exist. */
     void (*search)(const struct elem *elem, const struct groups *groups, const struct range *ranges, const float *x, int8_t *steps);

@@ -142,6 +142,26 @@ static KERNEL_TARGET void KERNEL(error)(const struct elem *elem, enum rounding r
     sum->total = chunk_sum(lanes);
 }
 
+/* A power of two among the scales gives the same terms by division as by a product. */
+static KERNEL_TARGET void KERNEL(errors)(const struct elem *elem, const float *x, size_t n, const float *scales, size_t n_scales, float unit,
+                                         float *sums)
+{
+    const struct coding coding = coding_of(elem, ROUND_NEAREST_EVEN);
+    const int32_t lift = coding.lift, lowest = coding.lowest;
+    const float max = coding.max;
+    for (size_t s = 0; s < n_scales; s++) {
+        const float value = scales[s];
+        float lanes[CHUNK] = { 0 };
+        for (size_t i = 0; i < n; i += CHUNK) LANES
+        for (size_t j = 0; j < CHUNK; j++) {
+            float size = fabsf(x[i + j]), u = size / value, v = u < max ? u : max;
+            float magic = magic_of(at_least(power_of(v), lowest), lift), d = (size - ((v + magic) - magic) * value) * unit;
+            lanes[j] += d * d;
+        }
+        sums[s] = chunk_sum(lanes);
+    }
+}
+
 static inline KERNEL_TARGET void KERNEL(search)(const struct elem *elem, const struct groups *groups, const struct range *ranges, const float *x,
                                                 int8_t *steps)
 {
