@@ -440,7 +440,8 @@ def stream_tqt(learner):
     ks = [k0, k0 + 1] + [k for k in range(k0 - 1, k0 - 15, -1) if k >= least]
     found, _ = judge(learner, [learner.store(learner.power(k)) for k in ks])
     more = [k for k in range(k0 - 15, k0 - 63, -1) if k >= least]
-    if found[-1][1] < learner.loss and more:
+    overflow = fl(learner.power(ks[-1]) * learner.codes.widest()) == INF
+    if more and (overflow or found[-1][1] < learner.loss):
         judge(learner, [learner.store(learner.power(k)) for k in more])
     return learner
 
@@ -510,13 +511,33 @@ def group_cases():
             yield case("%s int4 ties %s" % (rule, mode), rule, "int4", "ties", 48, method=method, rounding=mode)
         for other in ("best", "search", "descent"):
             yield case("%s int4 %s" % (rule, other), rule, "int4", "t5", 64, method=other)
+    yield from random_cases(9, 150)
     for start in ("3sd", "constant"):
         yield case("pact narrow4 %s" % start, "pact", "narrow4", "laplace", 64, method="descent", start=start)
         yield case("tqt int4 descent %s" % start, "tqt", "int4", "laplace", 64, method="descent", start=start)
 
 
+def random_cases(seed, count):
+    """Anything with anything."""
+    rng = random.Random(seed)
+    ranges = [(-1 << b, (1 << b) - 1) for b in range(1, 8)] + [(0, (1 << b) - 1) for b in range(2, 9)] + [(-7, 7), (-127, 127)]
+    for i in range(count):
+        low, high = rng.choice(ranges)
+        n = rng.choice([1, 2, 7, 16, 31, 33, 64, 80])
+        case = {"name": "random %d" % i, "rule": rng.choice(["tqt", "lsq", "pact"]), "method": rng.choice(["best", "search", "descent"]),
+                "start": rng.choice(["max", "3sd", "constant"]), "rounding": rng.choice(["nearest-even", "nearest-even", "away", "up", "truncate"]),
+                "stored": rng.choice(["f32", "bf16", "f16"]), "code_min": low, "code_max": high}
+        case["values"] = draw(rng, rng.choice(["gauss", "laplace", "t5", "shifted", "outlier", "tiny", "huge", "ties"]), n)
+        kind = rng.choice(["", "", "spread", "live-small", "none"])
+        if kind:
+            case["weights"] = importance(rng, kind, n)
+        yield case
+
+
 def stream_cases():
     rng = random.Random(7)
+    for case in random_cases(8, 40):
+        yield dict(case, span=rng.choice([5, 16, 24]))
     plain = {"start": "max", "rounding": "nearest-even"}
     for rule in ("tqt", "lsq", "pact"):
         for low, high in ((-8, 7), (-128, 127), (0, 15)):

@@ -21,7 +21,7 @@ static void ask(struct learn_stream *stream, float s)
 static void ask_exponents(struct learn_stream *stream, uint32_t count)
 {
     const int32_t k0 = learn_exponent(&stream->problem), least = learn_exponent_least(&stream->problem);
-    if (stream->exponents == 0) {
+    if (stream->pass == 2) {
         ask(stream, learn_exponent_scale(&stream->problem, k0));
         ask(stream, learn_exponent_scale(&stream->problem, k0 + 1));
     }
@@ -63,7 +63,8 @@ static bool next_tqt(struct learn_stream *stream)
         const uint32_t last = stream->count - 1;
         take(stream);
         stream->count = 0;
-        if (stream->total.sums[last].clipped < stream->problem.best.loss && stream->pass == 3) ask_exponents(stream, LEARN_BATCH - FIRST_EXPONENTS);
+        const bool ended = stream->total.sums[last].clipped >= stream->problem.best.loss; /* not for the NaN of an overflow */
+        if (!ended && stream->pass == 3) ask_exponents(stream, LEARN_BATCH - FIRST_EXPONENTS);
     }
     return stream->count > 0;
 }
