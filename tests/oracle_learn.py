@@ -2,7 +2,7 @@
 """Oracle of the learned scales, and the generator of tests/golden/learn.json.
 
 What it is
-  A second implementation of formats/NUMERICS_LEARNED.md, written from that page, in plain Python (standard library only). It shares nothing with the C
+  A second implementation of formats/NUMERICS_LEARNED.md in plain Python (standard library only). It shares no code with the C
   sources. Python's floats are binary64, fl() is struct's rounding to binary32; codes are decided on exact fractions.
 
 How to run

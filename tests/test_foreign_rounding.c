@@ -15,7 +15,7 @@ static const struct {
     float results[6]; /* of -2.5 -1.5 -0.5 0.5 1.5 2.5 */
 } rows[] = {
     { FOREIGN_TORCH, 2, { -2, -1, 0, 1, 2, 3 } }, { FOREIGN_TORCH, 3, { -3, -2, -1, 1, 2, 3 } }, { FOREIGN_TORCH, 8, { -2, -2, 0, 0, 2, 2 } },
-    { FOREIGN_ONNX, 0, { -3, -2, -1, 1, 2, 3 } }, { FOREIGN_ONNX, 1, { -2, -1, 0, 1, 2, 3 } },  { FOREIGN_ONNX, 2, { -2, -2, 0, 0, 2, 2 } },
+    { FOREIGN_ONNX, 0, { -3, -2, -1, 1, 2, 3 } }, { FOREIGN_ONNX, 1, { -2, -1, 0, 1, 2, 3 } },   { FOREIGN_ONNX, 2, { -2, -2, 0, 0, 2, 2 } },
 };
 
 static void test_codes(void **state)

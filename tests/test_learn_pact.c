@@ -126,7 +126,7 @@ static void test_starts(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_worked),     cmocka_unit_test(test_clip_differences), cmocka_unit_test(test_step_form),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_worked), cmocka_unit_test(test_clip_differences), cmocka_unit_test(test_step_form),
                                         cmocka_unit_test(test_zero_alpha), cmocka_unit_test(test_starts) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

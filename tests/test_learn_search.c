@@ -75,7 +75,8 @@ static void fill(uint64_t *seed, int round, float *x, float *weight, size_t n)
     }
 }
 
-static void check_group(enum learn_rule rule, const struct learn_params *params, const float *x, const float *weight, size_t n, int32_t low, int32_t high)
+static void check_group(enum learn_rule rule, const struct learn_params *params, const float *x, const float *weight, size_t n, int32_t low,
+                        int32_t high)
 {
     struct learned learned;
     float scale;
@@ -171,7 +172,7 @@ static void test_degenerate(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_golden), cmocka_unit_test(test_never_worse), cmocka_unit_test(test_never_worse_than_start),
-                                        cmocka_unit_test(test_degenerate) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_golden), cmocka_unit_test(test_never_worse),
+                                        cmocka_unit_test(test_never_worse_than_start), cmocka_unit_test(test_degenerate) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

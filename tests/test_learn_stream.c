@@ -86,7 +86,8 @@ static void test_against_memory(void **state)
             learn_stream_finish(&stream, &learned);
             learn_group((enum learn_rule)rule, &params, x, NULL, n, ranges[k][0], ranges[k][1], &whole);
             const double loss_db = 10 * log10(learned.loss / whole.loss);
-            print_message("%s codes %d .. %d: %u passes, %.5f dB off\n", learn_rule_name((enum learn_rule)rule), ranges[k][0], ranges[k][1], passes, loss_db);
+            print_message("%s codes %d .. %d: %u passes, %.5f dB off\n", learn_rule_name((enum learn_rule)rule), ranges[k][0], ranges[k][1], passes,
+                          loss_db);
             assert_true(loss_db < 0.001);
             assert_true(learned.loss <= learned.start_loss);
         }

@@ -15,8 +15,12 @@
 enum { N = 80 };
 
 static const struct fakequant code_ranges[] = {
-    { -8, 7, 0, ROUND_NEAREST_EVEN }, { -128, 127, 0, ROUND_NEAREST_EVEN }, { 0, 255, 100, ROUND_NEAREST_EVEN },
-    { 0, 15, 15, ROUND_NEAREST_EVEN }, { -8, 7, 0, ROUND_AWAY },            { -2, 1, 0, ROUND_UP },
+    { -8, 7, 0, ROUND_NEAREST_EVEN },
+    { -128, 127, 0, ROUND_NEAREST_EVEN },
+    { 0, 255, 100, ROUND_NEAREST_EVEN },
+    { 0, 15, 15, ROUND_NEAREST_EVEN },
+    { -8, 7, 0, ROUND_AWAY },
+    { -2, 1, 0, ROUND_UP },
     { 0, 3, 0, ROUND_TRUNCATE },
 };
 
@@ -114,7 +118,8 @@ static void test_finite_differences(void **state)
             struct learn_sums sums = { 0 };
             learn_eval_for(NULL)->slope(&code_ranges[r], scale, x, NULL, N, &sums);
             const double got = learn_slope(&sums, scale);
-            const double want = (frozen(&code_ranges[r], scale, (double)scale + h, x, N) - frozen(&code_ranges[r], scale, (double)scale - h, x, N)) / (2 * h);
+            const double want =
+                (frozen(&code_ranges[r], scale, (double)scale + h, x, N) - frozen(&code_ranges[r], scale, (double)scale - h, x, N)) / (2 * h);
             if (fabs(got - want) > 1e-4 * (fabs(want) + learn_loss(&sums) / (double)scale))
                 fail_msg("range %zu scale %g: slope %g, not %g", r, (double)scale, got, want);
         }
@@ -143,7 +148,7 @@ static void test_fit(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_levels), cmocka_unit_test(test_against_backward), cmocka_unit_test(test_finite_differences),
-                                        cmocka_unit_test(test_fit) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_levels), cmocka_unit_test(test_against_backward),
+                                        cmocka_unit_test(test_finite_differences), cmocka_unit_test(test_fit) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -117,7 +117,8 @@ static void test_optimum(void **state)
             learn_group(LEARN_TQT, &params, x, importance, 40, ranges[k][0], ranges[k][1], &learned);
             const struct fakequant codes = { ranges[k][0], ranges[k][1], learned.zero, params.rounding };
             const double best = best_of_all(&codes, x, importance, 40);
-            if (!(learned.loss <= best)) fail_msg("round %d, codes %d .. %d: loss %g, best %g", round, ranges[k][0], ranges[k][1], learned.loss, best);
+            if (!(learned.loss <= best))
+                fail_msg("round %d, codes %d .. %d: loss %g, best %g", round, ranges[k][0], ranges[k][1], learned.loss, best);
             assert_true(exact_exp2(exact_ilog2(learned.scale)) == learned.scale);
         }
     }
@@ -125,7 +126,7 @@ static void test_optimum(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_worked),     cmocka_unit_test(test_scale),   cmocka_unit_test(test_channels),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_worked), cmocka_unit_test(test_scale), cmocka_unit_test(test_channels),
                                         cmocka_unit_test(test_thresholds), cmocka_unit_test(test_optimum) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

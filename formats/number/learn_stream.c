@@ -33,8 +33,8 @@ static void ask_coarse(struct learn_stream *stream)
 {
     const struct learn_problem *problem = &stream->problem;
     ask(stream, problem->absmax);
-    ask(stream, stream->rule == LEARN_LSQ ? learn_mean_start(problem)
-                                          : learn_threshold(problem, problem->params->start) / (float)problem->codes.code_max);
+    ask(stream,
+        stream->rule == LEARN_LSQ ? learn_mean_start(problem) : learn_threshold(problem, problem->params->start) / (float)problem->codes.code_max);
     for (uint32_t k = COARSE; k >= 1; k--) ask(stream, problem->anchor * ((float)k / (float)COARSE_ONE));
 }
 

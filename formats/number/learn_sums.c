@@ -118,8 +118,7 @@ EVERYWHERE void sums_body(enum wanted wanted, const struct fakequant *codes, flo
     {                                                                                                                                                \
         sums_body(wanted, codes, scale, x, weight, n, sums);                                                                                         \
     }
-#define SUMS_OF_LEVEL(level, target)                                                                                                                 \
-    SUMS(loss_##level, target, WANT_LOSS) SUMS(slope_##level, target, WANT_SLOPE) SUMS(fit_##level, target, WANT_FIT)
+#define SUMS_OF_LEVEL(level, target) SUMS(loss_##level, target, WANT_LOSS) SUMS(slope_##level, target, WANT_SLOPE) SUMS(fit_##level, target, WANT_FIT)
 #define NO_TARGET
 
 SUMS_OF_LEVEL(portable, NO_TARGET)
