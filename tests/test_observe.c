@@ -354,7 +354,7 @@ static void test_parameter_refusals(void **state)
     struct observe_params params = observer_percentile.defaults;
     params.percentile = 100.5;
     assert_refused(observe_check(&observer_percentile, &params, &err), ERR_USAGE, "percentile 100.5");
-    params.percentile = NAN;
+    params.percentile = (double)NAN;
     assert_refused(observe_check(&observer_percentile, &params, &err), ERR_USAGE, "percentile");
     assert_ok(observe_check(&observer_minmax, &params, &err));
     params = observer_mse.defaults;
@@ -545,7 +545,7 @@ static void test_page_blocks(void **state)
         assert_true(scale.value == mx[i]);
         assert_true(observe_bfp_scale(range).value == bfp[i]);
     }
-    /* 8.1.4 of the vendor comparison: 1.999 bumps, -1.999 with 1.99 does not; subnormals: step 2^-132 */
+    /* +128 bumps the exponent, -128 does not; subnormals: step 2^-132; no bump at the top */
     assert_true(observe_bfp_scale((struct range){ -1.999f, 1.999f }).value == 0x1p-5f);
     assert_true(observe_bfp_scale((struct range){ -1.999f, 1.99f }).value == 0x1p-6f);
     assert_true(observe_bfp_scale((struct range){ 0.0f, f32_from_bits(0x007FFFFF) }).value == 0x1p-132f);

@@ -104,7 +104,7 @@ static const struct {
     { "int4", false, QPARAMS_ZERO_INT, HALF_RANGE_HALF, 0.266666681f, -3, { 0, -4, -3, -8, -1, -3, -6, 7 } },
     { "uint8", false, QPARAMS_ZERO_INT, HALF_RANGE_HALF, 0.015686275f, 89, { 146, 67, 97, 0, 128, 92, 40, 255 } },
     { "uint8", true, QPARAMS_ZERO_NONE, HALF_RANGE_HALF, 0.0203921561f, 0, { 44, 0, 6, 0, 30, 2, 0, 128 } },
-    { "uint4", false, QPARAMS_ZERO_FLOAT, HALF_RANGE_HALF, 0.266666681f, 5.2499995f, { 9, 4, 6, 0, 8, 5, 2, 15 } },
+    { "uint4", false, QPARAMS_ZERO_FLOAT, HALF_RANGE_HALF, 0.266666681f, (double)5.2499995f, { 9, 4, 6, 0, 8, 5, 2, 15 } },
     { "int8", true, QPARAMS_ZERO_NONE, HALF_RANGE_INT_MAX, 2.6f / 127.0f, 0, { 44, -17, 6, -68, 30, 2, -38, 127 } },
     { "int4", true, QPARAMS_ZERO_NONE, HALF_RANGE_INT_MAX, 2.6f / 7.0f, 0, { 2, -1, 0, -4, 2, 0, -2, 7 } },
     { "uint8", true, QPARAMS_ZERO_MIDDLE, HALF_RANGE_HALF, 0.0203921561f, 127, { 171, 110, 133, 58, 157, 129, 89, 255 } },

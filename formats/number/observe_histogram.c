@@ -38,14 +38,16 @@ static struct observed collect_finish(void *slot, const struct observe_params *p
     return (struct observed){ HUGE_VALF, -HUGE_VALF };
 }
 
-const struct observer observer_histogram = { "histogram",
-                                             { "PerTensorHistogramObserver" },
-                                             "collects a histogram, finds no range",
-                                             2,
-                                             PER_TENSOR,
-                                             USE_SYMMETRIC | USE_BINS,
-                                             { .symmetric = true, .bins = 2048 },
-                                             observe_binned_size,
-                                             observe_binned_begin,
-                                             observe_binned_add,
-                                             collect_finish };
+const struct observer observer_histogram = {
+    .name = "histogram",
+    .answers = { "PerTensorHistogramObserver" },
+    .summary = "collects a histogram, finds no range",
+    .passes = 2,
+    .granularities = PER_TENSOR,
+    .uses = USE_SYMMETRIC | USE_BINS,
+    .defaults = { .symmetric = true, .bins = 2048 },
+    .size = observe_binned_size,
+    .begin = observe_binned_begin,
+    .add = observe_binned_add,
+    .finish = collect_finish,
+};

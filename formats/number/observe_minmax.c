@@ -61,26 +61,49 @@ static struct observed no_finish(void *slot, const struct observe_params *params
     return (struct observed){ HUGE_VALF, -HUGE_VALF };
 }
 
-#define MINMAX minmax_size, minmax_begin, minmax_add, minmax_finish
-
 const struct observer observer_placeholder = {
-    "placeholder", { "PlaceholderObserver" }, "no range: for what is stored as a 16-bit float", 0, PER_TENSOR, 0, { 0 }, no_size, no_begin, no_add,
-    no_finish
+    .name = "placeholder",
+    .answers = { "PlaceholderObserver" },
+    .summary = "no range: for what is stored as a 16-bit float",
+    .granularities = PER_TENSOR,
+    .size = no_size,
+    .begin = no_begin,
+    .add = no_add,
+    .finish = no_finish,
 };
 
-const struct observer observer_minmax = { "minmax",
-                                          { "PerTensorMinMaxObserver", "PerChannelMinMaxObserver", "PerGroupMinMaxObserver" },
-                                          "least and greatest weight",
-                                          1,
-                                          PER_TENSOR | PER_CHANNEL | PER_GROUP,
-                                          0,
-                                          { 0 },
-                                          MINMAX };
+const struct observer observer_minmax = {
+    .name = "minmax",
+    .answers = { "PerTensorMinMaxObserver", "PerChannelMinMaxObserver", "PerGroupMinMaxObserver" },
+    .summary = "least and greatest weight",
+    .passes = 1,
+    .granularities = PER_TENSOR | PER_CHANNEL | PER_GROUP,
+    .size = minmax_size,
+    .begin = minmax_begin,
+    .add = minmax_add,
+    .finish = minmax_finish,
+};
 
 const struct observer observer_block_mx = {
-    "block-mx", { "PerBlockMXObserver" }, "range of a block, for the shared exponent of MX formats", 1, PER_GROUP, 0, { 0 }, MINMAX
+    .name = "block-mx",
+    .answers = { "PerBlockMXObserver" },
+    .summary = "range of a block, for the shared exponent of MX formats",
+    .passes = 1,
+    .granularities = PER_GROUP,
+    .size = minmax_size,
+    .begin = minmax_begin,
+    .add = minmax_add,
+    .finish = minmax_finish,
 };
 
 const struct observer observer_block_bfp = {
-    "block-bfp", { "PerBlockBFPObserver" }, "range of a block, for the shared exponent of BFP16", 1, PER_GROUP, 0, { 0 }, MINMAX
+    .name = "block-bfp",
+    .answers = { "PerBlockBFPObserver" },
+    .summary = "range of a block, for the shared exponent of BFP16",
+    .passes = 1,
+    .granularities = PER_GROUP,
+    .size = minmax_size,
+    .begin = minmax_begin,
+    .add = minmax_add,
+    .finish = minmax_finish,
 };

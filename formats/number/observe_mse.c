@@ -68,18 +68,20 @@ static struct observed mse_finish(void *slot, const struct observe_params *param
     return best;
 }
 
-const struct observer observer_mse = { "mse-hist",
-                                       { "PerTensorMSEObserver" },
-                                       "the range of least squared error on a histogram",
-                                       2,
-                                       PER_TENSOR,
-                                       USE_SYMMETRIC | USE_BINS | USE_START_BIN | USE_STRIDE | USE_QUANTISER,
-                                       { .symmetric = true,
-                                         .bins = 2048,
-                                         .start_bin = 128,
-                                         .stride = 1,
-                                         .quantiser = { .type = { NULL, -128, 127 }, .symmetric = true, .scale = SCALE_F32 } },
-                                       mse_size,
-                                       observe_binned_begin,
-                                       observe_binned_add,
-                                       mse_finish };
+const struct observer observer_mse = {
+    .name = "mse-hist",
+    .answers = { "PerTensorMSEObserver" },
+    .summary = "the range of least squared error on a histogram",
+    .passes = 2,
+    .granularities = PER_TENSOR,
+    .uses = USE_SYMMETRIC | USE_BINS | USE_START_BIN | USE_STRIDE | USE_QUANTISER,
+    .defaults = { .symmetric = true,
+                  .bins = 2048,
+                  .start_bin = 128,
+                  .stride = 1,
+                  .quantiser = { .type = { NULL, -128, 127 }, .symmetric = true, .scale = SCALE_F32 } },
+    .size = mse_size,
+    .begin = observe_binned_begin,
+    .add = observe_binned_add,
+    .finish = mse_finish,
+};

@@ -40,14 +40,16 @@ static struct observed percentile_finish(void *slot, const struct observe_params
     return low <= high ? (struct observed){ low, high } : (struct observed){ high, low };
 }
 
-const struct observer observer_percentile = { "percentile",
-                                              { "PerTensorPercentileObserver" },
-                                              "the range that holds a share of the weights",
-                                              2,
-                                              PER_TENSOR,
-                                              USE_SYMMETRIC | USE_BINS | USE_PERCENTILE,
-                                              { .symmetric = true, .bins = 4200, .percentile = 99.99 },
-                                              observe_binned_size,
-                                              percentile_begin,
-                                              observe_binned_add,
-                                              percentile_finish };
+const struct observer observer_percentile = {
+    .name = "percentile",
+    .answers = { "PerTensorPercentileObserver" },
+    .summary = "the range that holds a share of the weights",
+    .passes = 2,
+    .granularities = PER_TENSOR,
+    .uses = USE_SYMMETRIC | USE_BINS | USE_PERCENTILE,
+    .defaults = { .symmetric = true, .bins = 4200, .percentile = 99.99 },
+    .size = observe_binned_size,
+    .begin = percentile_begin,
+    .add = observe_binned_add,
+    .finish = percentile_finish,
+};

@@ -49,9 +49,8 @@ static double cut_error(const struct histogram *histogram, struct cut cut)
     return sum;
 }
 
-/* The first bin whose cumulative count reaches the lower share, and the last one whose cumulative count does not exceed the upper share (bin 0 if
- * none
- * is), each with its cumulative count. Both only ever walk inwards. */
+/* The first bin whose cumulative count reaches the lower share, and the last one whose cumulative count does not exceed the upper share (bin 0 where
+ * there is none), each with its cumulative count. Both only ever walk inwards. */
 struct walkers {
     int64_t low, high;
     uint64_t low_sum, high_sum;
@@ -113,14 +112,16 @@ static struct observed pro_finish(void *slot, const struct observe_params *param
     return (struct observed){ min / unit, fminf(max / unit, FLT_MAX) };
 }
 
-const struct observer observer_pro = { "histogram-pro",
-                                       { "PerTensorHistogramObserverPro" },
-                                       "the range left by cutting a histogram while the error falls",
-                                       2,
-                                       PER_TENSOR,
-                                       USE_BINS | USE_UPSAMPLE_RATE | USE_REDUCE_RANGE,
-                                       { .bins = 256, .upsample_rate = 384 },
-                                       observe_binned_size,
-                                       pro_begin,
-                                       observe_binned_add,
-                                       pro_finish };
+const struct observer observer_pro = {
+    .name = "histogram-pro",
+    .answers = { "PerTensorHistogramObserverPro" },
+    .summary = "the range left by cutting a histogram while the error falls",
+    .passes = 2,
+    .granularities = PER_TENSOR,
+    .uses = USE_BINS | USE_UPSAMPLE_RATE | USE_REDUCE_RANGE,
+    .defaults = { .bins = 256, .upsample_rate = 384 },
+    .size = observe_binned_size,
+    .begin = pro_begin,
+    .add = observe_binned_add,
+    .finish = pro_finish,
+};

@@ -162,18 +162,27 @@ static struct observed kl_finish(void *slot, const struct observe_params *params
 }
 
 const struct observer observer_3sd = {
-    "3sd",       { "TQTObserver._3SD" }, "mean and three standard deviations", 1, PER_TENSOR, 0, { 0 }, moments_size, moments_begin,
-    moments_add, moments_finish
+    .name = "3sd",
+    .answers = { "TQTObserver._3SD" },
+    .summary = "mean and three standard deviations",
+    .passes = 1,
+    .granularities = PER_TENSOR,
+    .size = moments_size,
+    .begin = moments_begin,
+    .add = moments_add,
+    .finish = moments_finish,
 };
 
-const struct observer observer_kl_j = { "kl-j",
-                                        { "TQTObserver._KL_J" },
-                                        "the threshold whose code distribution differs least",
-                                        2,
-                                        PER_TENSOR,
-                                        USE_BINS | USE_BITS,
-                                        { .symmetric = true, .bins = 32768, .bits = 8 },
-                                        kl_size,
-                                        kl_begin,
-                                        observe_binned_add,
-                                        kl_finish };
+const struct observer observer_kl_j = {
+    .name = "kl-j",
+    .answers = { "TQTObserver._KL_J" },
+    .summary = "the threshold whose code distribution differs least",
+    .passes = 2,
+    .granularities = PER_TENSOR,
+    .uses = USE_BINS | USE_BITS,
+    .defaults = { .symmetric = true, .bins = 32768, .bits = 8 },
+    .size = kl_size,
+    .begin = kl_begin,
+    .add = observe_binned_add,
+    .finish = kl_finish,
+};
