@@ -513,6 +513,10 @@ def make_inputs(draw):
     inputs["huge"] = [mul(draw.normal(), f32(8e37)) for _ in range(90)]
     inputs["wild"] = [draw.bits() for _ in range(150)]
     inputs["holes"] = [math.nan if i % 7 == 3 else INF if i % 11 == 5 else -INF if i % 13 == 1 else draw.normal() for i in range(100)]
+    inputs["tenths"] = [f32(i / 10) for i in range(-20, 101)]
+    inputs["thirds"] = [f32(i / 3) for i in range(0, 91)]
+    inputs["bump"] = [1.9921875, 0.5, 0.0, 0.0, -1.9921875, 0.5, -2.0, 1.9921875, 1.9921874, 1.0, -1.9999999, 0.0]
+    inputs["bump"] = [f32(v) for v in inputs["bump"]]
     return inputs
 
 
@@ -528,7 +532,7 @@ def observations(inputs, draw):
         yield name, "minmax", {}
         yield name, "3sd", {}
         yield name, "placeholder", {}
-        for bins in (1, 7, 8, 256, 2048):
+        for bins in (1, 7, 8, 60, 256, 2048):
             for symmetric in (True, False):
                 yield name, "histogram", dict(bins=bins, symmetric=symmetric)
         for p in (0.0, 50.0, 90.0, 99.0, 99.99, 99.99999999, 100.0, draw.below(1000000) / 10000):
@@ -567,6 +571,9 @@ def qparams_cases(draw):
             for lo, hi in ranges[:3] + [ranges[3 + draw.below(len(ranges) - 3)] for _ in range(5)]:
                 scale = ("f32", "f32", "bf16", "f16")[draw.below(4)]
                 yield rule(name, symmetric, reduce_range, zero, half, scale), lo, hi
+    for steps in (14.9999, 15.0, 15.0001):
+        for zero in ("int", "float"):
+            yield rule("uint4", False, zero=zero), 0.0, f32(steps * EPS)
 
 
 GRIDS = [
