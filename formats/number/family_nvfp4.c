@@ -5,9 +5,9 @@
  * Why this way: neighbours of a byte are the neighbouring scales. Under c4 the largest weight takes the code 4, and those of the middle find a better
  * grid.
  * Corner cases: the scale of a matrix is at least 2^-126, and 1 for one of zeros; bytes stay within 1 .. 126; a zero group has byte 1 and codes of
- * zero; errors are measured in units of 2^ilog2(amax). Rule reference is ggml's: its encoder of bytes, its ties, no -0; byte 0 then stands for a
+ * zero; without a scale of the matrix weights over 2688 are refused; errors are measured in units of 2^ilog2(amax). Rule reference is ggml's: its encoder of bytes, its ties, no -0; byte 0 then stands for a
  * scale of 0.
- * Reference: NUMERICS.md 7; layouts.md 1.5. Worked number: amax 0.453125 of a matrix without scale: 0.0755 -> byte 0x1A = 0.078125.
+ * Reference: NUMERICS_BLOCK.md 6; layouts.md 1.5. Worked number: amax 0.453125 of a matrix without scale: 0.0755 -> byte 0x1A = 0.078125.
  */
 #include <math.h>
 
@@ -48,11 +48,16 @@ static struct group_scale scale_of(int32_t byte)
     return (struct group_scale){ .bits = (uint32_t)byte, .value = value_of(byte) };
 }
 
+/* Without a scale of the matrix there is no byte for weights this large. */
+static bool is_too_large(const struct quant *quant, struct range range)
+{
+    return !quant->tensor_scale && range_amax(range) / 6.0f > 448.0f;
+}
+
 static bool nvfp4_candidate(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale)
 {
     const int32_t byte = byte_of(range_amax(range), candidates[number].divisor) + candidates[number].step;
-    (void)quant;
-    if (byte < LOWEST || byte > HIGHEST) return false;
+    if (byte < LOWEST || byte > HIGHEST || is_too_large(quant, range)) return false;
     *scale = scale_of(byte);
     return true;
 }
@@ -79,6 +84,7 @@ static size_t nvfp4_search(const struct quant *quant, const struct kernels *kern
     if (quant->rule != RULE_SEARCH || quant->rounding != ROUND_NEAREST_EVEN || group % 16 != 0) return 0;
     const size_t count = n / group < SEARCH_GROUPS ? n / group : SEARCH_GROUPS;
     for (size_t g = 0; g < count; g++, x += group) {
+        if (is_too_large(quant, ranges[g])) return g;
         const int32_t sixth = byte_of(range_amax(ranges[g]), 6.0f), fourth = byte_of(range_amax(ranges[g]), 4.0f);
         int32_t bytes[CANDIDATES];
         float values[CANDIDATES], sums[CANDIDATES];

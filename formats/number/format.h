@@ -65,7 +65,7 @@ struct family {
      * SEARCH_GROUPS), for n weights without importance in groups of `group`. */
     size_t (*search)(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n, size_t group,
                      struct group_scale *scales);
-    /* The scale of a matrix of this range, NULL where there is no such level (NUMERICS.md 7). */
+    /* The scale of a matrix of this range, NULL where there is no such level (NUMERICS_BLOCK.md 6). */
     float (*tensor_scale)(struct range range);
     bool integers; /* its elements are integers with a fraction of 0 bits, and a zero point is possible; else no zero point is */
     bool blocks; /* a group is a whole block of a ggml type, coded in one step by format->block; there are no elements, and no functions above */
@@ -100,7 +100,7 @@ struct quant {
     enum scale_type scale;
     enum scale_rule rule;
     enum rounding rounding;
-    bool tensor_scale; /* weights are divided by a scale of their matrix first (NUMERICS.md 7) */
+    bool tensor_scale; /* weights are divided by a scale of their matrix first (NUMERICS_BLOCK.md 6) */
     bool blocks; /* stored as blocks of format->block, not as planes of codes and scales */
 };
 
