@@ -1,0 +1,1 @@
+"""Exact oracle for the quantizers: a second implementation of formats/NUMERICS.md; scripts/gen_golden.py runs it."""
