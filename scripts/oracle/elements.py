@@ -37,14 +37,32 @@ class FloatElement:
 
 
 class MxInt8Element:
-    """Signed codes with the implicit factor 2^-6; -128 is never written."""
+    """Signed codes with the implicit factor 2^-6; -128 is written with the full negative end alone."""
     name, emax, m, max = "mxint8", 0, 8, Fraction(127, 64)
+
+    def __init__(self, lowest=-127):
+        self.lowest = lowest
 
     def decode(self, code):
         return code < 0, Fraction(code, 64)
 
     def encode(self, neg, u, rounding):
-        return clamp(ROUNDINGS[rounding](u * 64), -127, 127)
+        return clamp(ROUNDINGS[rounding](u * 64), self.lowest, 127)
+
+
+class IeeeElement:
+    """A binary type as an element: saturates, where the type itself would overflow to infinity."""
+
+    def __init__(self, binary):
+        self.name, self.binary, self.m, self.max = binary.name, binary, binary.mbits, binary.max
+
+    def decode(self, code):
+        return self.binary.value(code)
+
+    def encode(self, neg, u, rounding):
+        step = pow2((max(ilog2(abs(u)), self.binary.emin) if u else self.binary.emin) - self.m)
+        a = min(abs(ROUNDINGS[rounding](u / step) * step), self.max)
+        return self.binary.bits(-a if neg else a, neg)
 
 
 def nan_tail(first, last):

@@ -40,6 +40,8 @@ MX_RULES = [*PLAIN_MX_RULES, "search"]
 
 def encode_mx(xs, elem, e, rounding):
     """Scaled weights u and their codes."""
+    if isinstance(elem, MxInt8Element) and e == 127:
+        elem = MxInt8Element()  # -128 would stand for -2^128
     us = [fl(x.value * pow2(-e)) for x in xs]
     return us, [elem.encode(x.neg, u, rounding) for x, u in zip(xs, us)]
 

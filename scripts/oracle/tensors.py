@@ -15,6 +15,9 @@ Params = namedtuple("Params", "group rule rounding scale_dtype")
 def group_indices(rows, cols, group):
     if group == "tensor":
         return [list(range(rows * cols))]
+    if group == "128x128":
+        return [[r * cols + c for r in range(top, min(top + 128, rows)) for c in range(left, min(left + 128, cols))]
+                for top in range(0, rows, 128) for left in range(0, cols, 128)]
     size = cols if group == "channel" else group
     return [list(range(r * cols + at, r * cols + min(at + size, cols)))
             for r in range(rows) for at in range(0, cols, size)]
