@@ -2,10 +2,15 @@
 
 from fractions import Fraction
 
+from oracle.bfp import bfp_search_candidates, largest_field
 from oracle.binary import F32
 from oracle.block_formats import BlockParams, quantize_blocks
+from oracle.block_ties import weighted_ties
 from oracle.block_writing import block_case_head, block_case_result, case_name
-from oracle.distributions import Lcg, gauss_input
+from oracle.distributions import Lcg, gauss_input, one_row
+from oracle.nvfp4 import byte_mapping_amax_to, nvfp4_search_candidates
+from oracle.prime import Prime, prime_search_candidates
+from oracle.scaled_float import amax_of
 from oracle.weighted_cases import column_weights
 from oracle.writing import hex32
 
@@ -22,10 +27,50 @@ TABLE = [
 ]
 
 
+def weighted_case(fmt, data, params, w):
+    head = {"format": fmt, **block_case_head(case_name(data, params), data, params), "w": hex32(map(F32.bits, w))}
+    return {**head, **block_case_result(fmt, quantize_blocks(fmt, data, params, w))}
+
+
+def byte_pairs(xs):
+    e = largest_field(xs)
+    return [(e + 1, e - 1)]
+
+
+def prime_pairs(xs):
+    results = [result for _, result in prime_search_candidates(xs, TIED_PRIME, PLAIN)]
+    return [tuple(results[1:])] if len(results) == 3 else []
+
+
+def nvfp4_pairs(xs):
+    if amax_of(xs) == 0:
+        return []
+    c6, c4 = (byte_mapping_amax_to(amax_of(xs), target, Fraction(1)) for target in (6, 4))
+    return [(c6 + 1, c6 - 1), (c6 + 2, c6 - 2), (c4 + 1, c4 - 1)]
+
+
+# two candidates after the first are equal and best: their order decides
+TIED_PRIME = Prime(2, 1, 1)
+TIES = [
+    ("bfp4_b", {}, lambda xs, w: bfp_search_candidates(xs, 3, 0, PLAIN, w), byte_pairs),
+    ("mx4", {"sub_block": 1, "shift_bits": 1}, lambda xs, w: prime_search_candidates(xs, TIED_PRIME, PLAIN, w),
+     prime_pairs),
+    ("nvfp4", {"tensor_scale": "none"}, lambda xs, w: nvfp4_search_candidates(xs, Fraction(1), PLAIN, w), nvfp4_pairs),
+]
+
+
+def tied_cases():
+    for fmt, options, candidates_of, pairs_of in TIES:
+        lcg = Lcg("tied" + fmt)
+        found = weighted_ties(lcg, candidates_of, lambda: Fraction(lcg.below(128) - 64, 16), pairs_of, 4)
+        for i, (bits, w) in enumerate(found):
+            params = BlockParams(16, "search", PLAIN, None, options)
+            yield weighted_case(fmt, one_row(f"{fmt}-tie-{i}", bits), params, w)
+
+
 def block_weighted_cases():
     for fmt, group, rule, dtype, options in TABLE:
         lcg = Lcg("weighted" + fmt + str(options))
         data, params = gauss_input(lcg, fmt, 2, 37, F32), BlockParams(group, rule, PLAIN, dtype, options)
-        w = [Fraction(v) for v in column_weights(lcg, data.cols)]
-        head = {"format": fmt, **block_case_head(case_name(data, params), data, params), "w": hex32(map(F32.bits, w))}
-        yield {**head, **block_case_result(fmt, quantize_blocks(fmt, data, params, w))}
+        yield weighted_case(fmt, data, params, [Fraction(v) for v in column_weights(lcg, data.cols)])
+    yield from tied_cases()

@@ -3,7 +3,8 @@
 from fractions import Fraction
 
 from oracle.binary import BF16, F32, fl
-from oracle.codebook import CODEBOOKS
+from oracle.block_ties import mse_ties
+from oracle.codebook import CODEBOOKS, codebook_mse_candidates
 from oracle.distributions import (
     Lcg, calm_rows, flt_max_row, gauss_input, one_row, single_column, stack, to_bits, with_neighbours, zero_row,
 )
@@ -55,3 +56,5 @@ def codebook_cases(fmt):
         yield scale_points(lcg, fmt, book.largest, dtype), scale_params(4, "absmax", dtype)
     for data, rule in scale_ends(book.largest):
         yield data, scale_params("channel", rule, "f16")
+    if fmt == "iq4nl":
+        yield mse_ties(fmt, lambda xs: codebook_mse_candidates(xs, book, BF16)), scale_params(4, "mse", "bf16")

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 from oracle.binary import BF16, F32, FLT_MAX, NEG_ZERO
 from oracle.block_formats import BlockParams
+from oracle.block_ties import mse_ties
 from oracle.casts import CASTS
 from oracle.distributions import (
     Lcg, calm_rows, flt_max_row, gauss_input, huge_row, one_row, single_column, stack, subnormals, to_bits,
@@ -11,7 +12,7 @@ from oracle.distributions import (
 )
 from oracle.elements import positive_midpoints
 from oracle.rounding import ROUNDINGS, pow2
-from oracle.scaled_float import SCALED_FLOATS
+from oracle.scaled_float import SCALED_FLOATS, float_mse_candidates
 from oracle.scales import SCALE_TYPES
 
 PLAIN = "nearest-even"
@@ -87,6 +88,9 @@ def float_cases(fmt):
     yield one_row("flt-max-f32", flt_max_row(lcg, 13, alternating)), scale_params(8, "absmax", "f32")
     for data, rule in scale_ends(elem.max):
         yield data, scale_params("channel", rule, "f16")
+    if fmt == "fp4_e2m1":
+        ties = mse_ties(fmt, lambda xs: float_mse_candidates(xs, elem, PLAIN, BF16))
+        yield ties, scale_params(4, "mse", "bf16")
     if fmt in ("fp8_e4m3", "fp4_e2m1"):
         yield gauss_input(lcg, "tall", 131, 2, BF16), scale_params("128x128", "mse", "f32")
         yield gauss_input(lcg, "wide", 2, 131, BF16), scale_params("128x128", "absmax", "bf16")

@@ -5,6 +5,7 @@ from fractions import Fraction
 from oracle.bfp_cases import moving_maximum
 from oracle.binary import BF16, F32, FLT_MAX, NEG_ZERO, fl
 from oracle.block_formats import BlockParams
+from oracle.block_ties import nvfp4_quotients, nvfp4_roundings
 from oracle.distributions import (
     Lcg, calm_rows, filler, flt_max_row, gauss_input, huge_row, one_row, single_column, stack, subnormals, to_bits,
     with_neighbours, zero_row,
@@ -83,6 +84,9 @@ def nvfp4_cases(fmt):
     for rounding in ROUNDINGS:
         yield small, nvfp4_params("search", rounding)
     yield small, nvfp4_params("absmax", amax=FLT_MAX)
+    odd = fl(Fraction("0.3"))
+    for data in (nvfp4_roundings(tensor_scale(odd)), nvfp4_quotients(tensor_scale(odd))):
+        yield data, nvfp4_params("absmax", amax=F32.bits(odd))
     g = tensor_scale(Fraction(1, 4))
     data = order_sensitive(lcg, moving_maximum(lambda bits: nvfp4_search_candidates(as_weights(bits), g, PLAIN)), 2)
     yield data, nvfp4_params("search", amax=F32.bits(Fraction(1, 4)))
