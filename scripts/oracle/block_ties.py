@@ -64,12 +64,13 @@ def neighbours(value, reach):
 
 
 def nvfp4_roundings(g):
-    """Groups under the tensor scale g whose amax would give another byte with fl(amax / fl(6 g))."""
+    """Groups under the tensor scale g whose amax would give another byte in another order of division."""
     bits = []
     for middle in positive_midpoints(E4M3)[8:]:
         for b in neighbours(middle * 6 * g, 3):
             a = F32.value(b)[1]
-            if scale_byte(fl(fl(a / 6) / g)) != scale_byte(fl(a / fl(6 * g))):
+            others = {scale_byte(fl(fl(a / 6) / g)), scale_byte(fl(a / fl(6 * g)))}
+            if others != {scale_byte(fl(fl(a / g) / 6))}:
                 bits.append([b] + to_bits([a / 3, -a / 7]))
     return one_row("scale-roundings", [b for group in bits[:8] for b in group + [0] * 13])
 
@@ -83,11 +84,11 @@ def nvfp4_quotients(g):
         for middle in positive_midpoints(E2M1):
             for b in neighbours(middle * s, 2):
                 x = F32.value(b)[1]
-                others = [fl(fl(x / scale) / g), fl(fl(x / g) / scale), fl(x * fl(1 / s))]
+                others = [fl(fl(x / scale) / g), fl(x / s), fl(x * fl(1 / s))]
                 codes = {E2M1.encode(0, u, "nearest-even") for u in others}
-                if codes != {E2M1.encode(0, fl(x / s), "nearest-even")}:
+                if codes != {E2M1.encode(0, fl(fl(x / g) / scale), "nearest-even")}:
                     picked.append(b)
         lead = F32.bits(fl(6 * s))
-        if picked and scale_byte(fl(fl(F32.value(lead)[1] / 6) / g)) == c:
+        if picked and scale_byte(fl(fl(F32.value(lead)[1] / g) / 6)) == c:
             rows.append(([lead] + picked + [0] * 16)[:16])
     return one_row("quotients", [b for row in rows[:6] for b in row])

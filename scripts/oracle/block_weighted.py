@@ -45,7 +45,7 @@ def prime_pairs(xs):
 def nvfp4_pairs(xs):
     if amax_of(xs) == 0:
         return []
-    c6, c4 = (byte_mapping_amax_to(amax_of(xs), target, Fraction(1)) for target in (6, 4))
+    c6, c4 = (byte_mapping_amax_to(amax_of(xs), target) for target in (6, 4))
     return [(c6 + 1, c6 - 1), (c6 + 2, c6 - 2), (c4 + 1, c4 - 1)]
 
 
@@ -55,7 +55,7 @@ TIES = [
     ("bfp4_b", {}, lambda xs, w: bfp_search_candidates(xs, 3, 0, PLAIN, w), byte_pairs),
     ("mx4", {"sub_block": 1, "shift_bits": 1}, lambda xs, w: prime_search_candidates(xs, TIED_PRIME, PLAIN, w),
      prime_pairs),
-    ("nvfp4", {"tensor_scale": "none"}, lambda xs, w: nvfp4_search_candidates(xs, Fraction(1), PLAIN, w), nvfp4_pairs),
+    ("nvfp4", {"tensor_scale": "none"}, lambda xs, w: nvfp4_search_candidates(xs, PLAIN, w), nvfp4_pairs),
 ]
 
 

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 from oracle.binary import F32, fl
-from oracle.elements import E2M1, E4M3
+from oracle.elements import E2M1, E4M3, Weight
 from oracle.errors import least_error
 from oracle.rounding import clamp, pow2
 from oracle.scaled_float import amax_of, amax_terms
@@ -22,12 +22,17 @@ def scale_byte(v):
     return E4M3.encode(0, clamp(v, LOWEST_SCALE, E4M3.max), "nearest-even")
 
 
-def byte_mapping_amax_to(amax, target, g):
-    return scale_byte(fl(fl(amax / target) / g))
+def in_units(xs, g):
+    """The weights divided by the tensor scale."""
+    return [Weight(x.neg, fl(x.value / g)) for x in xs]
 
 
-def bytes_to_try(amax, g):
-    c6, c4 = byte_mapping_amax_to(amax, 6, g), byte_mapping_amax_to(amax, 4, g)
+def byte_mapping_amax_to(amax, target):
+    return scale_byte(fl(amax / target))
+
+
+def bytes_to_try(amax):
+    c6, c4 = byte_mapping_amax_to(amax, 6), byte_mapping_amax_to(amax, 4)
     tried = []
     for c in (c6, c6 + 1, c6 - 1, c6 + 2, c6 - 2, c4, c4 + 1, c4 - 1):
         if 1 <= c <= 0x7E and c not in tried:
@@ -35,36 +40,37 @@ def bytes_to_try(amax, g):
     return tried
 
 
-def nvfp4_codes(xs, c, g, rounding):
-    s = fl(E4M3.decode(c)[1] * g)
+def nvfp4_codes(xs, c, rounding):
+    s = E4M3.decode(c)[1]
     return [E2M1.encode(x.neg, fl(x.value / s), rounding) for x in xs]
 
 
-def nvfp4_values(codes, c, g):
-    """[(negative, value), ..]"""
+def nvfp4_products(codes, c):
+    """[(negative, value), ..] in units of the tensor scale"""
     scale = E4M3.decode(c)[1]
     out = []
     for neg, v in map(E2M1.decode, codes):
         product = fl(v * scale)
         assert product == v * scale
-        out.append((neg, fl(product * g)))
+        out.append((neg, product))
     return out
 
 
-def nvfp4_search_candidates(xs, g, rounding, weights=None):
-    """[(error terms, byte), ..]"""
-    return [(amax_terms(xs, [y for _, y in nvfp4_values(nvfp4_codes(xs, c, g, rounding), c, g)], weights), c)
-            for c in bytes_to_try(amax_of(xs), g)]
+def nvfp4_search_candidates(xs, rounding, weights=None):
+    """[(error terms, byte), ..] of weights in units of the tensor scale"""
+    return [(amax_terms(xs, [y for _, y in nvfp4_products(nvfp4_codes(xs, c, rounding), c)], weights), c)
+            for c in bytes_to_try(amax_of(xs))]
 
 
 def quantize_nvfp4_group(xs, g, two_level, rule, rounding, weights=None):
     """Scale byte, codes, bit patterns of the decoded values."""
+    xs = in_units(xs, g)
     amax = amax_of(xs)
     if not two_level and fl(amax / 6) > E4M3.max:
         raise ScaleOverflow
     if rule == "search":
-        c = least_error(nvfp4_search_candidates(xs, g, rounding, weights))
+        c = least_error(nvfp4_search_candidates(xs, rounding, weights))
     else:
-        c = byte_mapping_amax_to(amax, 6, g)
-    codes = nvfp4_codes(xs, c, g, rounding)
-    return c, codes, [F32.bits(y, neg) for neg, y in nvfp4_values(codes, c, g)]
+        c = byte_mapping_amax_to(amax, 6)
+    codes = nvfp4_codes(xs, c, rounding)
+    return c, codes, [F32.bits(fl(y * g), neg) for neg, y in nvfp4_products(codes, c)]

@@ -12,7 +12,7 @@ from oracle.distributions import (
 )
 from oracle.elements import E2M1, E4M3, positive_midpoints
 from oracle.near_ties import as_weights, order_sensitive
-from oracle.nvfp4 import FULL, nvfp4_search_candidates, tensor_scale
+from oracle.nvfp4 import FULL, in_units, nvfp4_search_candidates, tensor_scale
 from oracle.rounding import ROUNDINGS, pow2
 
 PLAIN = "nearest-even"
@@ -88,5 +88,5 @@ def nvfp4_cases(fmt):
     for data in (nvfp4_roundings(tensor_scale(odd)), nvfp4_quotients(tensor_scale(odd))):
         yield data, nvfp4_params("absmax", amax=F32.bits(odd))
     g = tensor_scale(Fraction(1, 4))
-    data = order_sensitive(lcg, moving_maximum(lambda bits: nvfp4_search_candidates(as_weights(bits), g, PLAIN)), 2)
+    data = order_sensitive(lcg, moving_maximum(lambda bits: nvfp4_search_candidates(in_units(as_weights(bits), g), PLAIN)), 2)
     yield data, nvfp4_params("search", amax=F32.bits(Fraction(1, 4)))
