@@ -15,6 +15,7 @@
 #include "number/elem.h"
 #include "number/ggml.h"
 #include "number/ggml_bits.h"
+#include "number/ggml_mse.h"
 
 static const int8_t doubled[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
 
@@ -137,7 +138,7 @@ static void encode_nvfp4(const float *x, const float *weight, size_t n_blocks, u
 
 /* ---- rows ----------------------------------------------------------------------------------------------------------------------- */
 
-const struct ggml_type ggml_mxfp4 = { "MXFP4",      "mxfp4", "4.25 bits: e2m1, a power of two for 32", 39, 32, 17, false, false, decode_mxfp4,
-                                      encode_mxfp4, NULL };
-const struct ggml_type ggml_nvfp4 = { "NVFP4",      "nvfp4", "4.5 bits: e2m1, a UE4M3 scale for 16", 40, 64, 36, false, false, decode_nvfp4,
-                                      encode_nvfp4, NULL };
+const struct ggml_type ggml_mxfp4 = { "MXFP4",      "mxfp4",       "4.25 bits: e2m1, a power of two for 32", 39, 32, 17, false, false, decode_mxfp4,
+                                      encode_mxfp4, ggml_mse_mxfp4 };
+const struct ggml_type ggml_nvfp4 = { "NVFP4",      "nvfp4",       "4.5 bits: e2m1, a UE4M3 scale for 16", 40, 64, 36, false, false, decode_nvfp4,
+                                      encode_nvfp4, ggml_mse_nvfp4 };
