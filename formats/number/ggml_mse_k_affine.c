@@ -33,7 +33,7 @@ struct affine_type {
     int rounds;
 };
 
-static const struct affine_type q2 = { 16, 15, { 3.0f, -1.0f, 0.1f, 3, true }, 3, { { 15, 15 }, { 14, 15 }, { 13, 14 } }, 8, 4 };
+static const struct affine_type q2 = { 16, 15, { 3.0f, -1.0f, 0.1f, 3, true }, 3, { { 15, 15 }, { 14, 15 }, { 13, 14 } }, 8, 2 };
 static const struct affine_type q4 = { 32, 63, { 15.0f, -1.5f, 0.2f, 3, true }, 4, { { 63, 63 }, { 60, 63 }, { 57, 63 }, { 54, 63 } }, 8, 4 };
 static const struct affine_type q5 = { 32, 63, { 31.0f, -1.5f, 0.2f, 3, true }, 4, { { 63, 63 }, { 60, 63 }, { 57, 63 }, { 54, 63 } }, 8, 4 };
 
@@ -155,12 +155,13 @@ static bool choose(struct affine_work *work, struct affine_choice *best, uint8_t
         largest_m = -work->lines[g].m > largest_m ? -work->lines[g].m : largest_m;
     }
     for (size_t k = 0; k < type->starts; k++) try_units(work, largest_s / type->start[k].scale, largest_m / type->start[k].minimum, best);
+    if (!(best->error < INFINITY)) return false;
     for (int round = 0; round < type->rounds; round++) {
         float fit_d, fit_minimum;
         if (!fit_units(work, best, &fit_d, &fit_minimum) || !try_units(work, fit_d, fit_minimum, best)) break;
     }
     codes_of(work, best, codes);
-    return best->error < INFINITY;
+    return true;
 }
 
 /* ---- types ---------------------------------------------------------------------------------------------------------------------- */

@@ -145,12 +145,13 @@ static bool choose(struct symmetric_work *work, struct symmetric_choice *best, u
     const float peak = search_groups(work);
     best->error = INFINITY;
     for (size_t k = 0; k < type->starts; k++) try_unit(work, peak / type->start[k], best);
+    if (!(best->error < INFINITY)) return false;
     for (int round = 0; round < type->rounds; round++) {
         float fit;
         if (!fit_unit(work, best, &fit) || !try_unit(work, fit, best)) break;
     }
     codes_of(work, best, codes);
-    return best->error < INFINITY;
+    return true;
 }
 
 /* ---- types ---------------------------------------------------------------------------------------------------------------------- */
