@@ -3,8 +3,7 @@
  * Drawing: inputs of 1024 values (a row) x importance weights x types; error of a block in binary64 as NUMERICS_GGML.md 1 defines it, computed here
  * anew.
  * Why this way: the promise is about every single block, so every block is compared; the searches are held against the true optimum where all stored
- * scales can be tried. The CRCs are those of this code, which a second
- * implementation in plain Python, from NUMERICS_GGML.md alone, met on this input byte for byte; they watch for change.
+ * scales can be tried. The CRCs watch for change; a second implementation, in plain Python from NUMERICS_GGML.md alone, met the same bytes.
  * Corner cases: zeros, -0, subnormals, constants, one weight a block, offsets, beyond F16; weights of 0 alone, 0 among others, spread over 1e12, huge.
  * Reference: NUMERICS_GGML.md; layouts.md 5 for the golden input. Worked number: x = {3, 1, 0, ...}, Q8_0: d = 3/k for a whole k is exact up to F16.
  */

@@ -2,8 +2,8 @@
  *
  *   search -> the best scale (line) -> its 32 neighbours among the F16 numbers: the best by the error as stored -> nearest codes
  *
- * Why this way: what is stored is F16, so the last choice is among F16 numbers by the error under each of them. Q8_0 has so many patterns
- * of codes, which one F16 step hardly moves, that a range of F16 numbers itself is the grid.
+ * Why this way: what is stored is F16, so the last choice is among F16 numbers by the error under each of them. Q8_0 has so many patterns of codes,
+ * which one F16 step hardly moves, that a range of F16 numbers itself is the grid.
  * Corner cases: a scale of 0 gives zeros; -128 is never written.
  * Reference: NUMERICS_GGML.md 3. Worked number: Q8_0, amax 1: candidates from F16 0x1FFC (1/128.2) on, every second, to 0x2176 (1/93.75).
  */
