@@ -5,8 +5,8 @@
  * Why this way: neighbours of a byte are the neighbouring scales. Under c4 the largest weight takes the code 4, and those of the middle find a better
  * grid.
  * Corner cases: the scale of a matrix is at least 2^-126, and 1 for one of zeros; bytes stay within 1 .. 126; a zero group has byte 1 and codes of
- * zero; without a scale of the matrix weights over 2688 are refused; errors are measured in units of 2^ilog2(amax). Rule reference is ggml's: its encoder of bytes, its ties, no -0; byte 0 then stands for a
- * scale of 0.
+ * zero; without a scale of the matrix weights over 2688 are refused; errors are measured in units of 2^ilog2(amax). Rule reference is ggml's: its
+ * encoder of bytes, its ties, no -0; byte 0 then stands for a scale of 0.
  * Reference: NUMERICS_BLOCK.md 6; layouts.md 1.5. Worked number: amax 0.453125 of a matrix without scale: 0.0755 -> byte 0x1A = 0.078125.
  */
 #include <math.h>

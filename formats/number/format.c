@@ -204,6 +204,7 @@ static enum status set_rule(const char *value, struct quant *quant, struct err *
 {
     char names[128];
     enum scale_rule rule = scale_rule_find(value);
+    if (rule == RULE_MSE && !(quant->format->rules & BIT(RULE_MSE)) && quant->format->rules & BIT(RULE_SEARCH)) rule = RULE_SEARCH; /* the same aim */
     if (rule == RULE_COUNT || !(quant->format->rules & BIT(rule)))
         return err_set(err, ERR_USAGE, "format %s does not take scale rule '%s', only %s", quant->format->name, value,
                        list_names(quant->format->rules, RULE_COUNT, rule_name_at, names, sizeof names));
