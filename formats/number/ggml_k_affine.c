@@ -13,6 +13,7 @@
 #include "number/ggml.h"
 #include "number/ggml_bits.h"
 #include "number/ggml_mse.h"
+#include "number/ggml_pack.h"
 #include "number/ggml_search.h"
 
 #define SUPER 256u
@@ -93,15 +94,6 @@ static void search_affine_blocks(const struct affine_type *type, const float *x,
 
 /* 8 scales and 8 minima of 6 bits: byte j < 4: scale[j + 4] bits 5 4 | scale[j]      4 + j: minimum[j + 4] bits 5 4 | minimum[j]      8 + j:
  * minimum[j + 4] bits 3 .. 0 | scale[j + 4] bits 3 .. 0 */
-static void pack_sixes(const uint8_t *scales, const uint8_t *minima, uint8_t *bytes)
-{
-    for (size_t j = 0; j < 4; j++) {
-        bytes[j] = (uint8_t)(scales[j] | scales[j + 4] >> 4 << 6);
-        bytes[j + 4] = (uint8_t)(minima[j] | minima[j + 4] >> 4 << 6);
-        bytes[j + 8] = (uint8_t)((scales[j + 4] & 15) | (minima[j + 4] & 15) << 4);
-    }
-}
-
 static void unpack_sixes(const uint8_t *bytes, uint8_t *scales, uint8_t *minima)
 {
     for (size_t j = 0; j < 4; j++) {
@@ -182,7 +174,7 @@ static void pack_head(const struct affine_type *type, const float *x, struct aff
     uint8_t scales[8], minima[8];
     store_f16(bytes, found->d[b]);
     store_f16(bytes + 2, found->minimum_d[b]);
-    pack_sixes(found->scales[b], found->minima[b], bytes + 4);
+    pack_block_sixes(found->scales[b], found->minima[b], bytes + 4);
     unpack_sixes(bytes + 4, scales, minima);
     const float d = load_f16(bytes), minimum_d = load_f16(bytes + 2);
     for (size_t g = 0; g < 8; g++)

@@ -12,6 +12,7 @@
 #include "number/ggml.h"
 #include "number/ggml_bits.h"
 #include "number/ggml_mse.h"
+#include "number/ggml_pack.h"
 #include "number/ggml_search.h"
 
 #define SUPER 256u
@@ -20,13 +21,6 @@
 
 /* 16 scales of 6 bits: byte j < 8: scale[j + 8] bits 3 .. 0 | scale[j] bits 3 .. 0      8 + j: bits 5 4 of scale[j + 12] | of scale[j + 8] | of
  * scale[j + 4] | of scale[j] */
-static void pack_sixteen(const uint8_t *scales, uint8_t *bytes)
-{
-    for (size_t j = 0; j < 8; j++) bytes[j] = (uint8_t)((scales[j] & 15) | (scales[j + 8] & 15) << 4);
-    for (size_t j = 0; j < 4; j++)
-        bytes[8 + j] = (uint8_t)(scales[j] >> 4 | scales[j + 4] >> 4 << 2 | scales[j + 8] >> 4 << 4 | scales[j + 12] >> 4 << 6);
-}
-
 static void unpack_sixteen(const uint8_t *bytes, uint8_t *scales)
 {
     for (size_t g = 0; g < 16; g++) scales[g] = (uint8_t)((bytes[g % 8] >> (g < 8 ? 0 : 4) & 15) | (bytes[8 + g % 4] >> (2 * (g / 4)) & 3) << 4);
@@ -80,7 +74,7 @@ static void encode_q3_k_block(const float *x, const float *weight, uint8_t *byte
 {
     uint8_t codes[SUPER], scales[16];
     store_f16(bytes + 108, search_q3(x, weight, scales, codes));
-    pack_sixteen(scales, bytes + 96);
+    pack_block_sixteen(scales, bytes + 96);
     const float d = load_f16(bytes + 108);
     for (size_t g = 0; g < 16; g++) requantise(x + 16 * g, 16, d * (float)(scales[g] - 32), 0.0f, -4, 3, codes + 16 * g);
     memset(bytes, 0, 32);

@@ -12,6 +12,7 @@
 #include "number/ggml.h"
 #include "number/ggml_bits.h"
 #include "number/ggml_mse.h"
+#include "number/ggml_pack.h"
 #include "number/ggml_search.h"
 
 #define BLOCK 32u
@@ -178,15 +179,6 @@ static void unpack_fives(const uint8_t *bytes, uint8_t *codes)
     for (size_t i = 0; i < BLOCK; i++) codes[i] = (uint8_t)(codes[i] | (bytes[i / 8] >> (i % 8) & 1) << 4);
 }
 
-static void pack_fives(const uint8_t *codes, uint8_t *bytes)
-{
-    for (size_t byte = 0; byte < 4; byte++) {
-        bytes[byte] = 0;
-        for (size_t bit = 0; bit < 8; bit++) bytes[byte] = (uint8_t)(bytes[byte] | (codes[8 * byte + bit] >> 4 & 1) << bit);
-    }
-    pack_nibbles(codes, 16, bytes + 4);
-}
-
 /* Q5_0   byte 0: d f16    2: 32 fives */
 static void decode_q5_0(const uint8_t *blocks, size_t n_blocks, float *y)
 {
@@ -204,7 +196,7 @@ static void encode_q5_0(const float *x, const float *weight, size_t n_blocks, ui
     const float mean = row_mean(x, weight, n_blocks);
     for (size_t b = 0; b < n_blocks; b++, blocks += 22) {
         store_f16(blocks, symmetric_codes(x + BLOCK * b, weight ? weight + BLOCK * b : NULL, mean, 16, codes));
-        pack_fives(codes, blocks + 2);
+        pack_block_fives(codes, blocks + 2);
     }
 }
 
@@ -229,7 +221,7 @@ static void encode_q5_1(const float *x, const float *weight, size_t n_blocks, ui
         for (size_t b = 0; b < count; b++, blocks += 24) {
             store_f16(blocks, found.d[b]);
             store_f16(blocks + 2, found.minima[b]);
-            pack_fives(found.codes + BLOCK * b, blocks + 4);
+            pack_block_fives(found.codes + BLOCK * b, blocks + 4);
         }
     }
 }
