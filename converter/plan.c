@@ -17,6 +17,7 @@
 
 #include "base/pool.h"
 #include "base/size.h"
+#include "container/gguf.h"
 #include "container/prequant.h"
 #include "converter/scan.h"
 #include "converter/tile_read.h"
@@ -77,6 +78,12 @@ static enum status open_model(struct app *app, const char *path, struct plan *pl
     return OK;
 }
 
+/* Whether the run says anything about formats. */
+static bool asked(const struct settings *settings)
+{
+    return settings_given(settings, SET_FORMAT) || settings_given(settings, SET_RECIPE) || settings->n_rules > 0;
+}
+
 static void read_settings(struct app *app, struct plan *plan)
 {
     const struct settings *settings = &app->settings;
@@ -87,6 +94,7 @@ static void read_settings(struct app *app, struct plan *plan)
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
         if (settings_is(settings, SET_COMPRESS, modes[i].name)) plan->options.compress = modes[i].mode;
     if (plan->writer->blocks) plan->options.compress = COMPRESS_NONE;
+    plan->options.keep_keys = !asked(settings) && gguf_is(plan->container);
     plan->options.file_type = settings_given(settings, SET_FILE_TYPE) ? (uint32_t)settings_number(settings, SET_FILE_TYPE) : UINT32_MAX;
     plan->nonfinite = settings_is(settings, SET_NONFINITE, "zero")    ? NONFINITE_ZERO
                       : settings_is(settings, SET_NONFINITE, "clamp") ? NONFINITE_CLAMP
@@ -217,6 +225,14 @@ static enum status plan_planes(struct plan *plan, size_t i, const struct quant *
 }
 
 /* Codes that go as they are from the layout of the source to that of the output. */
+/* Whether the writer can hold tensors coded so. */
+static enum status check_blocks(const struct quant *quant, const struct shape *shape, struct err *err)
+{
+    if (quant->blocks && codec_spans(quant, shape->rows, shape->cols))
+        return err_set(err, ERR_USAGE, "GGUF cannot hold format %s with groups this long", quant->format->name);
+    return quant->blocks ? layout_check_blocks(quant, err) : OK;
+}
+
 static enum status plan_carry(struct plan *plan, size_t i, struct err *err)
 {
     struct plan_entry *entry = &plan->entries[i];
@@ -230,7 +246,7 @@ static enum status plan_carry(struct plan *plan, size_t i, struct err *err)
     quant->format = format_find(tensor->quant->format->name);
     if (!quant->format) return err_set(err, ERR_UNSUPPORTED, "tensor '%s' has format %s, which is none of llmq's own", name, tensor->format);
     quant->blocks = plan->writer->blocks || quant->format->family->blocks;
-    enum status status = quant->blocks ? layout_check_blocks(quant, err) : OK;
+    enum status status = check_blocks(quant, &entry->shape, err);
     if (status) return err_wrap(err, status, "tensor '%s' (another --format with --allow-requantize would quantise it again)", name);
     if (!quant_fits(quant, tensor_cols(tensor)))
         return err_set(
@@ -369,7 +385,7 @@ static enum status fall_back(const struct app *app, const struct recipe *recipe,
     const struct format *wanted = quant->format;
     enum status status = OK;
     quant->blocks |= plan->writer->blocks;
-    if (quant->blocks) status = layout_check_blocks(quant, err);
+    status = check_blocks(quant, &entry->shape, err);
     while (!status && !quant_fits(quant, tensor_cols(tensor))) {
         entry->fallback_from = wanted;
         if (settings_flag(&app->settings, SET_NO_FALLBACK))
@@ -378,7 +394,7 @@ static enum status fall_back(const struct app *app, const struct recipe *recipe,
                         (unsigned long long)tensor_cols(tensor), quant->format->block->elements, quant->format->name);
         if (!status) status = recipe_fall_back(recipe, quant, err);
         quant->blocks |= plan->writer->blocks;
-        if (!status && quant->blocks) status = layout_check_blocks(quant, err);
+        if (!status) status = check_blocks(quant, &entry->shape, err);
     }
     char name[200];
     return status ? err_wrap(err, status, "tensor '%s'", err_name(tensor->name, strlen(tensor->name), name, sizeof name)) : OK;
@@ -514,12 +530,11 @@ static enum status decide_all(struct app *app, struct recipe *recipe, struct pla
 }
 
 /* A run without a word about formats moves a model to another container; one with a word must find something to do. */
-static enum status check_effect(const struct recipe *recipe, const struct plan *plan, struct err *err)
+static enum status check_effect(const struct settings *settings, const struct plan *plan, struct err *err)
 {
-    bool asked = recipe->has_default || recipe->n_rules;
     if (plan->n_quantised || plan->n_carried) return OK;
-    if (!asked && plan->writer->blocks) return OK; /* GGUF in, GGUF out: to join or to split */
-    if (!asked) return err_set(err, ERR_USAGE, "nothing says what to quantise to: give --format, --rule or --recipe");
+    if (plan->writer->blocks && (!asked(settings) || plan->n_tensors == 0)) return OK; /* GGUF to GGUF, to join or to split it; or keys alone */
+    if (!asked(settings)) return err_set(err, ERR_USAGE, "nothing says what to quantise to: give --format, --rule or --recipe");
     return err_set(err, ERR_USAGE,
                    "'%s': no tensor would be quantised (%zu tensors; llmq inspect --tensors shows their roles, --rule selects by name)",
                    plan->container->path, plan->n_tensors);
@@ -537,7 +552,7 @@ enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *pl
     if (!status) status = default_out_path(app, recipe, plan, err);
     if (!status) status = decide_all(app, recipe, plan, err);
     if (!status) status = finish_plan(plan, err);
-    return status ? status : check_effect(recipe, plan, err);
+    return status ? status : check_effect(&app->settings, plan, err);
 }
 
 /* Entries of wanted tensors only. */

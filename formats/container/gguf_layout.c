@@ -52,8 +52,8 @@ static enum status parse_keys(const struct out_blob *blobs, size_t n_blobs, stru
 size_t gguf_own_keys(const struct gguf_layout *layout, size_t part, struct gguf_own_key keys[5])
 {
     size_t n = 0;
-    if (part == 0 && layout->is_quantised) keys[n++] = (struct gguf_own_key){ VERSION_KEY, GGUF_U32, 2 };
-    if (part == 0) keys[n++] = (struct gguf_own_key){ FILE_TYPE_KEY, GGUF_U32, layout->file_type };
+    if (part == 0 && !layout->keeps_keys) keys[n++] = (struct gguf_own_key){ VERSION_KEY, GGUF_U32, 2 };
+    if (part == 0 && !layout->keeps_keys) keys[n++] = (struct gguf_own_key){ FILE_TYPE_KEY, GGUF_U32, layout->file_type };
     if (layout->n_parts < 2) return n;
     keys[n++] = (struct gguf_own_key){ "split.no", GGUF_U16, (uint32_t)part };
     keys[n++] = (struct gguf_own_key){ "split.count", GGUF_U16, (uint32_t)layout->n_parts };
@@ -137,7 +137,6 @@ static enum status add_tensor(struct gguf_layout *layout, const struct out_tenso
         info->dims = &layout->matrices[number];
         info->rank = 1;
     }
-    layout->is_quantised |= tensor->block && tensor->block->elements > 1;
     return OK;
 }
 
@@ -247,6 +246,7 @@ static enum status lay_out(const struct out_tensor *tensors, size_t n_tensors, c
     if (status != OK) return status;
     layout->alignment = layout->header.alignment;
     layout->n_tensors = n_tensors;
+    layout->keeps_keys = options->keep_keys;
     layout->infos = calloc(2 * n_tensors + 1, sizeof *layout->infos);
     layout->info_of = calloc(n_tensors + 1, sizeof *layout->info_of);
     layout->matrices = calloc(n_tensors + 1, sizeof *layout->matrices);

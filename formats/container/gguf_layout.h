@@ -46,7 +46,7 @@ struct gguf_layout {
     struct gguf_part *parts;
     size_t n_parts;
     uint32_t alignment, file_type;
-    bool is_quantised; /* some tensor has a block type */
+    bool keeps_keys;
 };
 
 /* ERR_USAGE without a blob of keys; ERR_UNSUPPORTED naming a tensor that GGUF cannot hold. *layout is empty on failure. */

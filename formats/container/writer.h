@@ -71,6 +71,7 @@ struct writer_options {
     uint64_t split_nbytes; /* 0: one file */
     uint32_t align; /* 0: 4096 */
     const char *metadata_json; /* object of strings, or NULL */
+    bool keep_keys; /* GGUF: general.file_type and general.quantization_version stay as they are */
     uint32_t file_type; /* GGUF: general.file_type; UINT32_MAX: that of the type most weights have */
     const char *writer_name; /* "llmq 0.1.0" */
     unsigned n_workers;

@@ -83,7 +83,7 @@ void codec_store_whole(const struct quant *quant, const struct shape *shape, con
 /* Weights that are whole groups, whole bytes and whole blocks. */
 static uint64_t unit_of(const struct quant *quant)
 {
-    return quant->blocks ? quant->format->block->elements : quant->group_kind == GROUP_SIZE ? 8 * (uint64_t)quant->group : 8;
+    return quant->group_kind == GROUP_SIZE ? 8 * (uint64_t)quant->group : quant->blocks ? quant->format->block->elements : 8;
 }
 
 /* Weights of a strip: a few rows' worth that stay in cache, but groups whole (eight of them are whole bytes). */
@@ -442,7 +442,7 @@ bool codec_transcode(const struct quant *from, const uint8_t *const source[CODEC
 {
     const uint8_t *row_planes[CODEC_PLANES_MAX];
     struct group_scale scales[ROW_GROUPS];
-    const uint64_t most = size_min(scratch->n_weights, (uint64_t)ROW_GROUPS * to->group), step = most / 512 * 512;
+    const uint64_t unit = unit_of(to), step = size_min(scratch->n_weights, ROW_GROUPS / 8 * unit) / unit * unit;
     *fault = (struct codec_fault){ CODEC_FINE, 0, 0 };
     for (uint64_t r = 0; r < n_rows; r++) {
         row_streams(from, r, n_cols, source, row_planes);

@@ -4,7 +4,7 @@
  *
  * Why this way: a group whose codes and scale a block can hold goes in and comes out without rounding; a table says how, one row a pair of element
  * and type. Formats of family ggml are blocks from the start.
- * Corner cases: the scale of mxint8 must be a power of two that F16 has, 2^(e-6) >= 2^-24, or the group be zero; a block that another program wrote
+ * Corner cases: scales of integers must be numbers of F16, those of bigger groups stand in each of their blocks; the scale of mxint8 must be a power of two that F16 has, 2^(e-6) >= 2^-24, or the group be zero; a block that another program wrote
  * may have a scale that is no such power: then it is no group of ours (load says so).
  * Reference: layouts.md 1.7, 2(f). Worked number: mxint8 of exponent 1, code 96: Q8_0 of d = 2^-5 = 0x2800, 3.0.
  */
@@ -22,10 +22,10 @@
 struct packing {
     const struct elem *elem;
     const struct ggml_type *type;
-    uint32_t group;
-    enum scale_type scale;
-    bool (*pack)(const struct group_scale *scales, const uint16_t *codes, uint8_t *block);
-    bool (*unpack)(const uint8_t *block, struct group_scale *scales, uint16_t *codes);
+    uint32_t group; /* weights of a scale in the block; a format's group may be a multiple of it, and its scale then stand in several blocks */
+    enum scale_type scale; /* SCALE_TYPE_COUNT: any */
+    bool (*pack)(const struct group_scale *scales, const uint16_t *codes, uint8_t *block); /* false: the block has no place for a scale */
+    bool (*unpack)(const uint8_t *block, struct group_scale *scales, uint16_t *codes); /* NULL: such blocks are never read as this element */
 };
 
 static void put_nibbles(const uint16_t *codes, size_t half, uint8_t *out)
@@ -111,16 +111,85 @@ static bool unpack_mxint8(const uint8_t *block, struct group_scale *scales, uint
     return unpack_power(block, 6, scales) && (scales[0].bits != 0 || zero);
 }
 
+/* value as F16 in two bytes; false when it is rounded. */
+static bool put_f16(float value, uint8_t *bytes)
+{
+    const uint16_t stored = f32_to_f16(value);
+    bytes[0] = (uint8_t)stored;
+    bytes[1] = (uint8_t)(stored >> 8);
+    return f16_to_f32(stored) == value;
+}
+
+static void put_fives(const uint16_t *codes, uint8_t *bytes)
+{
+    memset(bytes, 0, 4);
+    for (size_t i = 0; i < 32; i++) bytes[i / 8] = (uint8_t)(bytes[i / 8] | (codes[i] >> 4 & 1u) << (i % 8));
+    put_nibbles(codes, 16, bytes + 4);
+}
+
+/* Two's complement codes from half a range on. */
+static void lift_codes(const uint16_t *codes, uint16_t half, uint16_t *lifted)
+{
+    for (size_t i = 0; i < 32; i++) lifted[i] = (uint16_t)(codes[i] ^ half);
+}
+
+static bool pack_int4(const struct group_scale *scales, const uint16_t *codes, uint8_t *block)
+{
+    uint16_t lifted[32];
+    lift_codes(codes, 8, lifted);
+    put_nibbles(lifted, 16, block + 2);
+    return put_f16(scales[0].value, block);
+}
+
+static bool pack_int5(const struct group_scale *scales, const uint16_t *codes, uint8_t *block)
+{
+    uint16_t lifted[32];
+    lift_codes(codes, 16, lifted);
+    put_fives(lifted, block + 2);
+    return put_f16(scales[0].value, block);
+}
+
+static bool pack_int8(const struct group_scale *scales, const uint16_t *codes, uint8_t *block)
+{
+    for (size_t i = 0; i < 32; i++) block[2 + i] = (uint8_t)codes[i];
+    return put_f16(scales[0].value, block);
+}
+
+/* (code - zero) * s = code * s + m with m = -zero * s, which has to be a number of F16. */
+static bool put_line(const struct group_scale *scale, uint8_t *block)
+{
+    const bool slope = put_f16(scale->value, block), offset = put_f16((float)-scale->zero * scale->value, block + 2);
+    return slope && offset;
+}
+
+static bool pack_uint4(const struct group_scale *scales, const uint16_t *codes, uint8_t *block)
+{
+    put_nibbles(codes, 16, block + 4);
+    return put_line(scales, block);
+}
+
+static bool pack_uint5(const struct group_scale *scales, const uint16_t *codes, uint8_t *block)
+{
+    put_fives(codes, block + 4);
+    return put_line(scales, block);
+}
+
 static const struct packing packings[] = {
     { &elem_rows[ELEM_E2M1], &ggml_mxfp4, 32, SCALE_E8M0, pack_mxfp4, unpack_mxfp4 },
     { &elem_rows[ELEM_E2M1], &ggml_nvfp4, 16, SCALE_E4M3, pack_nvfp4, unpack_nvfp4 },
     { &elem_rows[ELEM_MXINT8], &ggml_q8_0, 32, SCALE_E8M0, pack_mxint8, unpack_mxint8 },
+    { &elem_rows[ELEM_INT4], &ggml_q4_0, 32, SCALE_TYPE_COUNT, pack_int4, NULL },
+    { &elem_rows[ELEM_INT5], &ggml_q5_0, 32, SCALE_TYPE_COUNT, pack_int5, NULL },
+    { &elem_rows[ELEM_INT8], &ggml_q8_0, 32, SCALE_TYPE_COUNT, pack_int8, NULL },
+    { &elem_rows[ELEM_UINT4], &ggml_q4_1, 32, SCALE_TYPE_COUNT, pack_uint4, NULL },
+    { &elem_rows[ELEM_UINT5], &ggml_q5_1, 32, SCALE_TYPE_COUNT, pack_uint5, NULL },
 };
 
 static const struct packing *packing_of(const struct quant *quant)
 {
     for (size_t i = 0; i < sizeof packings / sizeof packings[0]; i++)
-        if (packings[i].elem == quant->format->elem && packings[i].type == quant->format->block && packings[i].scale == quant->scale)
+        if (packings[i].elem == quant->format->elem && packings[i].type == quant->format->block &&
+            (packings[i].scale == quant->scale || packings[i].scale == SCALE_TYPE_COUNT))
             return &packings[i];
     return NULL;
 }
@@ -131,8 +200,11 @@ enum status layout_check_blocks(const struct quant *quant, struct err *err)
     if (!format->block) return err_set(err, ERR_USAGE, "format %s has no GGUF type", format->name);
     if (format->family->blocks) return OK;
     const struct packing *packing = packing_of(quant);
-    if (packing && quant->group_kind == GROUP_SIZE && quant->group == packing->group) return OK;
-    return err_set(err, ERR_USAGE, "GGUF holds format %s in groups of %u only", format->name, packing ? packing->group : format->default_group);
+    const bool many = packing && !packing->unpack; /* a scale may be repeated */
+    if (packing && quant->group_kind == GROUP_SIZE && (many ? quant->group % packing->group == 0 : quant->group == packing->group)) return OK;
+    if (many && quant->group_kind == GROUP_CHANNEL) return OK;
+    return err_set(err, ERR_USAGE, "GGUF holds format %s in groups of %u%s only", format->name, packing ? packing->group : format->default_group,
+                   many ? ", their multiples, and channels" : "");
 }
 
 /* A tail is coded as a block that ends with zeros, which change neither the scale nor the other codes. */
@@ -172,10 +244,11 @@ static bool store(const struct quant *quant, uint64_t n_cols, const struct row_p
 {
     const struct ggml_type *type = quant->format->block;
     const struct packing *packing = packing_of(quant);
+    const size_t group = (size_t)quant_group_len(quant, n_cols);
     uint8_t *block = planes[0] + (piece->row * (n_cols / type->elements) + piece->col / type->elements) * type->bytes;
     for (size_t i = 0; i < piece->n; i += type->elements, block += type->bytes)
-        if (!packing->pack(piece->scales + i / packing->group, piece->codes + i, block)) {
-            *bad = i / packing->group;
+        if (!packing->pack(piece->scales + i / group, piece->codes + i, block)) {
+            *bad = i / group;
             return false;
         }
     return true;
@@ -212,7 +285,7 @@ static bool load(const struct quant *quant, const uint8_t *const planes[LAYOUT_P
     const struct packing *packing = packing_of(quant);
     const uint8_t *block = planes[0] + col / type->elements * type->bytes;
     for (size_t i = 0; packing && i < n; i += type->elements, block += type->bytes)
-        if (!packing->unpack(block, scales + i / packing->group, codes + i)) return false;
+        if (!packing->unpack || !packing->unpack(block, scales + i / packing->group, codes + i)) return false;
     return packing != NULL;
 }
 

@@ -26,12 +26,14 @@ extern const struct family family_mx, family_affine, family_nvfp4, family_ggml;
 #define MX(name_, elem_, db, rules_, block_, text) \
     { .name = name_, .summary = text, .family = &family_mx, .elem = &elem_rows[elem_], .default_group = 32, .scale_types = BIT(SCALE_E8M0), \
       .default_scale = SCALE_E8M0, .rules = rules_, .default_rule = RULE_SEARCH, .sqnr_db = db, .block = block_, .fallback = "f16" }
-#define INT(name_, elem_, db, text) \
+#define INT(name_, elem_, db, block_, text) \
     { .name = name_, .summary = text, .family = &family_affine, .elem = &elem_rows[elem_], .default_group = 128, .channel = true, .tensor = true, \
-      .scale_types = INT_SCALES, .default_scale = SCALE_BF16, .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db }
-#define UINT(name_, elem_, db, text) \
+      .scale_types = INT_SCALES, .default_scale = SCALE_BF16, .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db, .block = block_, \
+      .fallback = "f16" }
+#define UINT(name_, elem_, db, block_, text) \
     { .name = name_, .summary = text, .family = &family_affine, .elem = &elem_rows[elem_], .default_group = 128, .channel = true, .tensor = true, \
-      .zero_point = true, .scale_types = INT_SCALES, .default_scale = SCALE_BF16, .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db }
+      .zero_point = true, .scale_types = INT_SCALES, .default_scale = SCALE_BF16, .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db, \
+      .block = block_, .fallback = "f16" }
 #define GGML(type, group, rules_, db, fallback_, text) \
     { .name = #type, .summary = text, .family = &family_ggml, .default_group = group, .scale_types = BIT(SCALE_NONE), \
       .default_scale = SCALE_NONE, .rules = rules_, .default_rule = RULE_REFERENCE, .sqnr_db = db, .block = &ggml_##type, .fallback = fallback_ }
@@ -49,20 +51,20 @@ static const struct format rows[] = {
       .elem = &elem_rows[ELEM_E2M1], .default_group = 16, .scale_types = BIT(SCALE_E4M3), .default_scale = SCALE_E4M3,
       .rules = BIT(RULE_ABSMAX) | BIT(RULE_SEARCH) | BIT(RULE_REFERENCE), .default_rule = RULE_SEARCH, .sqnr_db = 21.7f, .block = &ggml_nvfp4,
       .fallback = "f16", .tensor_scale = true },
-    INT("int2", ELEM_INT2, 5.3f, "2-bit integers with a float scale a group"),
-    INT("int3", ELEM_INT3, 12.6f, "3-bit integers with a float scale a group"),
-    INT("int4", ELEM_INT4, 19.2f, "4-bit integers with a float scale a group"),
-    INT("int5", ELEM_INT5, 25.5f, "5-bit integers with a float scale a group"),
-    INT("int6", ELEM_INT6, 31.7f, "6-bit integers with a float scale a group"),
-    INT("int7", ELEM_INT7, 37.8f, "7-bit integers with a float scale a group"),
-    INT("int8", ELEM_INT8, 43.9f, "8-bit integers with a float scale a group"),
-    UINT("uint2", ELEM_UINT2, 6.0f, "2-bit unsigned integers with scale and zero point"),
-    UINT("uint3", ELEM_UINT3, 13.4f, "3-bit unsigned integers with scale and zero point"),
-    UINT("uint4", ELEM_UINT4, 20.0f, "4-bit unsigned integers with scale and zero point"),
-    UINT("uint5", ELEM_UINT5, 26.3f, "5-bit unsigned integers with scale and zero point"),
-    UINT("uint6", ELEM_UINT6, 32.5f, "6-bit unsigned integers with scale and zero point"),
-    UINT("uint7", ELEM_UINT7, 38.5f, "7-bit unsigned integers with scale and zero point"),
-    UINT("uint8", ELEM_UINT8, 44.6f, "8-bit unsigned integers with scale and zero point"),
+    INT("int2", ELEM_INT2, 5.3f, NULL, "2-bit integers with a float scale a group"),
+    INT("int3", ELEM_INT3, 12.6f, NULL, "3-bit integers with a float scale a group"),
+    INT("int4", ELEM_INT4, 19.2f, &ggml_q4_0, "4-bit integers with a float scale a group"),
+    INT("int5", ELEM_INT5, 25.5f, &ggml_q5_0, "5-bit integers with a float scale a group"),
+    INT("int6", ELEM_INT6, 31.7f, NULL, "6-bit integers with a float scale a group"),
+    INT("int7", ELEM_INT7, 37.8f, NULL, "7-bit integers with a float scale a group"),
+    INT("int8", ELEM_INT8, 43.9f, &ggml_q8_0, "8-bit integers with a float scale a group"),
+    UINT("uint2", ELEM_UINT2, 6.0f, NULL, "2-bit unsigned integers with scale and zero point"),
+    UINT("uint3", ELEM_UINT3, 13.4f, NULL, "3-bit unsigned integers with scale and zero point"),
+    UINT("uint4", ELEM_UINT4, 20.0f, &ggml_q4_1, "4-bit unsigned integers with scale and zero point"),
+    UINT("uint5", ELEM_UINT5, 26.3f, &ggml_q5_1, "5-bit unsigned integers with scale and zero point"),
+    UINT("uint6", ELEM_UINT6, 32.5f, NULL, "6-bit unsigned integers with scale and zero point"),
+    UINT("uint7", ELEM_UINT7, 38.5f, NULL, "7-bit unsigned integers with scale and zero point"),
+    UINT("uint8", ELEM_UINT8, 44.6f, NULL, "8-bit unsigned integers with scale and zero point"),
     GGML(q4_0, 32, BOTH, 21.3f, "f16", "GGUF Q4_0: 4-bit codes, a scale for 32"),
     GGML(q4_1, 32, BOTH, 22.1f, "f16", "GGUF Q4_1: 4-bit codes, a scale and a minimum for 32"),
     GGML(q5_0, 32, BOTH, 27.4f, "f16", "GGUF Q5_0: 5-bit codes, a scale for 32"),
