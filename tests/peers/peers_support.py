@@ -28,6 +28,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 TINY = os.path.join(ROOT, "tests", "data", "tiny-llama")
 TEXT = os.path.join(ROOT, "tests", "data", "tiny-text.txt")
 GOLDEN = os.path.join(ROOT, "tests", "golden")
+SHARED = os.environ.get("LLMQ_SHARED_DATA", os.path.join(os.path.dirname(ROOT), "shared", "data"))  # public models; only read, never copied
 PROGRAM = os.path.abspath(os.environ.get("LLMQ_PROGRAM") or os.path.join(ROOT, "build", "llmq"))
 WEIGHT = "model.layers.0.mlp.up_proj.weight"  # a name that llmq takes for a linear layer
 
@@ -41,6 +42,20 @@ FLOAT_ELEMENTS = {
 }
 MX_ELEMENTS = {"mxfp4": "e2m1", "mxfp6_e2m3": "e2m3", "mxfp6_e3m2": "e3m2", "mxfp8_e4m3": "e4m3", "mxfp8_e5m2": "e5m2", "mxint8": "mxint8"}
 FLOAT_SCALES = {"bf16": ml_dtypes.bfloat16, "f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
+
+
+def skip_aloud(test, reason):
+    """Skips, and says so where nobody reads unittest's own summary."""
+    print(f"\nSKIPPED {test.id()}: {reason}", flush=True)
+    raise unittest.SkipTest(reason)
+
+
+def shared_data(test, *names):
+    """Path of a public model; the test is skipped where there is none."""
+    path = os.path.join(SHARED, *names)
+    if not os.path.exists(path):
+        skip_aloud(test, f"no {path}")
+    return path
 
 
 # --- the program ------------------------------------------------------------------------------------------------------
