@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from gguf_model import finish, write_random, write_tiny
 from gguf_types import NO_FALLBACK, TYPES, Type, is_linear, options, stored_type
 from llama_peer import MISSING, quantize_file
-from peers_support import PeerTest, llmq, odd_weights, shared_data
+from peers_support import PeerTest, llmq, odd_weights, shared_data, skip_aloud
 
 QUANTISATION = ("general.file_type", "general.quantization_version")
 GGUF_QUANTIZES = {Type.Q8_0, Type.Q5_1, Type.Q5_0, Type.Q4_1, Type.Q4_0, Type.BF16, Type.MXFP4}
@@ -105,8 +105,9 @@ class Read(GgufPackage):
                 finish(writer)
                 self.check_decoding(self.path("package.gguf"))
 
-    @unittest.skipIf(MISSING, MISSING)
     def test_llama_quantises(self):
+        if MISSING:
+            skip_aloud(self, MISSING)
         source = write_random(self.path("random.gguf"), layers=8, kv_heads=2)
         for name in ("q2_k", "q3_k_l", "q4_k_m", "q5_k_m", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl", "iq4_xs", "tq1_0", "tq2_0"):
             with self.subTest(type=name):

@@ -110,14 +110,14 @@ class Evaluation(GgufTest):
         for name, kind in TYPES.items():
             if kind not in PLAIN:
                 with self.subTest(type=name, rules="mse against reference"):
-                    self.assertLess(table[name, "mse"], table[name, "reference"] + TOLERANCE)
+                    self.assertLess(table[name, "mse"] - original, 1.1 * (table[name, "reference"] - original) + TOLERANCE)
         self.assertLess(abs(table["f32", "reference"] - original), 1e-9)
 
     def test_bundled_model(self):
         self.evaluate(self.tiny, lambda model: self.byte_parts(model, 6), lambda model: model.llama.tokenize(PROMPT, add_bos=True))
 
     def test_stories(self):
-        self.evaluate(self.stories(), lambda model: self.story_parts(6), lambda model: self.story_parts(1)[0][0][:8])
+        self.evaluate(self.stories(), lambda model: self.story_parts(4), lambda model: self.story_parts(1)[0][0][:8])
 
     def test_split(self):
         """Parts of at most the size asked for; llama.cpp follows them from the first."""
@@ -217,12 +217,13 @@ class Recipes(GgufTest):
         """Same names, types and bytes as llama.cpp's file; it orders tensors by name, llmq keeps their order."""
         theirs_path = quantize_file(source, self.path("theirs.gguf"), RECIPES[recipe], **params)
         ours_path = self.convert(source, "ours.gguf", "--recipe", recipe, *extra)
-        ours, theirs = tensors(ours_path), tensors(theirs_path)
+        readers = [gguf.GGUFReader(path) for path in (ours_path, theirs_path)]
+        ours, theirs = ({t.name: t for t in reader.tensors} for reader in readers)
         self.assertEqual(set(ours), set(theirs))
         self.assertEqual({n: t.tensor_type.name for n, t in ours.items()}, {n: t.tensor_type.name for n, t in theirs.items()})
         self.assertEqual([n for n, t in ours.items() if stored_bytes(t) != stored_bytes(theirs[n])], [], "bytes differ")
         for key in ("general.file_type", "general.quantization_version"):
-            self.assertEqual(*(gguf.GGUFReader(p).get_field(key).contents() for p in (ours_path, theirs_path)), key)
+            self.assertEqual(*(reader.get_field(key).contents() for reader in readers), key)
         return ours_path
 
     def test_mixes(self):
