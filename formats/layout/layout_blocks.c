@@ -4,8 +4,9 @@
  *
  * Why this way: a group whose codes and scale a block can hold goes in and comes out without rounding; a table says how, one row a pair of element
  * and type. Formats of family ggml are blocks from the start.
- * Corner cases: scales of integers must be numbers of F16, those of bigger groups stand in each of their blocks; the scale of mxint8 must be a power of two that F16 has, 2^(e-6) >= 2^-24, or the group be zero; a block that another program wrote
- * may have a scale that is no such power: then it is no group of ours (load says so).
+ * Corner cases: scales of integers must be numbers of F16, those of bigger groups stand in each of their blocks; the scale of mxint8 must be a power
+ * of two that F16 has, 2^(e-6) >= 2^-24, or the group be zero; a block that another program wrote may have a scale that is no such power: then it is
+ * no group of ours (load says so).
  * Reference: layouts.md 1.7, 2(f). Worked number: mxint8 of exponent 1, code 96: Q8_0 of d = 2^-5 = 0x2800, 3.0.
  */
 #include <string.h>
