@@ -8,8 +8,11 @@
 #include "converter/model_facts.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "container/gguf.h"
 
 enum { BLOCKS_MAX = 65536 };
 
@@ -68,6 +71,28 @@ static uint32_t experts_of(const struct tensor *tensor, const struct role *role)
     return role_is(role, "expert") && tensor->rank == 3 && tensor->dims[0] < BLOCKS_MAX ? (uint32_t)tensor->dims[0] : 0;
 }
 
+/* Key ARCH.NAME of a GGUF model, a number or an array of them whose first counts; false when there is none. */
+static bool key_of(const struct container *container, const char *arch, const char *name, uint32_t *out)
+{
+    char key[160];
+    bool found = false;
+    snprintf(key, sizeof key, "%.100s.%s", arch, name);
+    return gguf_get_u32(container, key, out, &found, NULL) == OK && found;
+}
+
+/* What the keys say counts, where they say something. */
+static void read_keys(const struct container *container, struct model_facts *facts)
+{
+    size_t nbytes = 0;
+    uint32_t heads = 0, kv_heads = 0, number = 0;
+    if (!gguf_is(container) || gguf_get_string(container, "general.architecture", 100, &facts->arch, &nbytes, NULL) != OK || !facts->arch) return;
+    if (key_of(container, facts->arch, "block_count", &number)) facts->blocks = number;
+    if (key_of(container, facts->arch, "expert_count", &number)) facts->experts = number;
+    if (!key_of(container, facts->arch, "attention.head_count", &heads)) return;
+    if (!key_of(container, facts->arch, "attention.head_count_kv", &kv_heads)) kv_heads = heads;
+    facts->gqa = kv_heads ? heads / kv_heads : 0;
+}
+
 enum status model_facts_make(const struct container *container, const struct roles *roles, struct model_facts *facts, struct err *err)
 {
     uint64_t q_rows = 0, k_rows = 0;
@@ -85,6 +110,7 @@ enum status model_facts_make(const struct container *container, const struct rol
         if (status) return status;
     }
     if (k_rows && q_rows / k_rows < UINT32_MAX) facts->gqa = (uint32_t)(q_rows / k_rows);
+    read_keys(container, facts);
     return OK;
 }
 
@@ -92,6 +118,7 @@ void model_facts_free(struct model_facts *facts)
 {
     for (size_t i = 0; i < facts->n_roles; i++) free(facts->roles[i].has);
     free(facts->roles);
+    free(facts->arch);
     *facts = (struct model_facts){ 0 };
 }
 

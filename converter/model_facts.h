@@ -2,7 +2,8 @@
  *
  *   blk.0 .. blk.31, attn_q [4096, ..], attn_k [1024, ..], no output.weight  ->  32 blocks, gqa 4, tied
  *
- * Why this way: counted from names, roles and shapes, so it is the same for every container, and no model is known by name.
+ * Why this way: counted from names, roles and shapes, so that it works for every container, and no model is known by name; the keys of a GGUF file go
+ * before what is counted.
  * Corner cases: the number of a block is the first number between dots in a name; a model without query or key matrices of its own (fused ones) has gqa
  * 0; ranks of blocks count those that have a tensor of the role.
  * Reference: llama.cpp's mixes depend on these facts.
@@ -21,6 +22,7 @@
 struct model_facts {
     uint32_t blocks, gqa, experts;
     bool tied;
+    char *arch; /* general.architecture of a GGUF file, else NULL; owned */
     struct model_facts_role *roles; /* which blocks have tensors of which role; owned */
     size_t n_roles;
 };

@@ -427,6 +427,7 @@ static enum status plan_fate(const struct app *app, const struct recipe *recipe,
     if (!verdict->keep && is_already(tensor, &verdict->quant)) {
         verdict->keep = true;
         verdict->reason = "has that type already";
+        plan->n_already++;
     }
     if (verdict->keep && tensor->quantised && tensor->n_weights) return plan_carry(plan, i, err);
     if (verdict->keep) {
@@ -532,7 +533,7 @@ static enum status decide_all(struct app *app, struct recipe *recipe, struct pla
 /* A run without a word about formats moves a model to another container; one with a word must find something to do. */
 static enum status check_effect(const struct settings *settings, const struct plan *plan, struct err *err)
 {
-    if (plan->n_quantised || plan->n_carried) return OK;
+    if (plan->n_quantised || plan->n_carried || (plan->n_already && plan->writer->blocks)) return OK;
     if (plan->writer->blocks && (!asked(settings) || plan->n_tensors == 0)) return OK; /* GGUF to GGUF, to join or to split it; or keys alone */
     if (!asked(settings)) return err_set(err, ERR_USAGE, "nothing says what to quantise to: give --format, --rule or --recipe");
     return err_set(err, ERR_USAGE,

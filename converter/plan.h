@@ -68,7 +68,7 @@ struct plan {
     size_t scratch_weights; /* of one worker */
     uint64_t source_tile_nbytes, planes_tile_nbytes; /* largest of one tile */
     /* totals */
-    uint64_t n_carried, n_carried_groups, n_fallbacks;
+    uint64_t n_carried, n_carried_groups, n_fallbacks, n_already; /* already: plain tensors that have the type asked for */
     uint64_t n_weights, n_quantised_weights, n_quantised, source_nbytes, quantised_source_nbytes, plane_nbytes, read_nbytes, scan_nbytes;
     uint64_t quantised_plane_nbytes;
 };

@@ -122,17 +122,18 @@ static enum status read_count(const struct yaml_doc *doc, const struct yaml_node
     return OK;
 }
 
-/* when: {layers: more-bits, blocks: 80, gqa: 4, experts: 8, tied: true} */
+/* when: {layers: more-bits, arch: falcon, blocks: 80, gqa: 4, experts: 8, tied: true} */
 static enum status read_condition(const struct yaml_doc *doc, const struct yaml_node *node, struct rule *rule, struct err *err)
 {
-    static const char *const known[] = { "layers", "blocks", "gqa", "experts", "tied", NULL };
-    const char *layers = NULL;
+    static const char *const known[] = { "layers", "arch", "blocks", "gqa", "experts", "tied", NULL };
+    const char *layers = NULL, *arch = NULL;
     bool tied;
     enum status status = yaml_expect(doc, node, YAML_MAP, err);
     if (!status) status = yaml_check_keys(doc, node, known, err);
     if (!status) status = scalar_of(doc, node, "layers", &layers, err);
     if (!status && layers && !model_facts_is_layers(layers))
         status = yaml_error(doc, yaml_get(node, "layers"), err, "layers are a number, a range like 0-3, first/8, last/8 or more-bits");
+    if (!status) status = scalar_of(doc, node, "arch", &arch, err);
     if (!status) status = read_count(doc, node, "blocks", &rule->when.blocks, err);
     if (!status) status = read_count(doc, node, "gqa", &rule->when.gqa, err);
     if (!status) status = read_count(doc, node, "experts", &rule->when.experts, err);
@@ -140,9 +141,10 @@ static enum status read_condition(const struct yaml_doc *doc, const struct yaml_
         status = yaml_bool(doc, yaml_get(node, "tied"), &tied, err);
         if (!status) rule->when.tied = tied ? TIED_YES : TIED_NO;
     }
-    if (status || !layers) return status;
-    rule->when.layers = strdup(layers);
-    return rule->when.layers ? OK : err_set(err, ERR_MEMORY, "out of memory");
+    if (status) return status;
+    rule->when.layers = layers ? strdup(layers) : NULL;
+    rule->when.arch = arch ? strdup(arch) : NULL;
+    return (rule->when.layers || !layers) && (rule->when.arch || !arch) ? OK : err_set(err, ERR_MEMORY, "out of memory");
 }
 
 static enum status rule_from_node(struct recipe *recipe, const struct settings *settings, const struct yaml_doc *doc, const struct yaml_node *node,
@@ -304,6 +306,7 @@ void recipe_close(struct recipe *recipe)
         free(recipe->rules[i].role);
         free(recipe->rules[i].origin);
         free(recipe->rules[i].when.layers);
+        free(recipe->rules[i].when.arch);
         pattern_close(recipe->rules[i].pattern);
     }
     for (size_t i = 0; i < recipe->n_fallbacks; i++) {
@@ -325,6 +328,7 @@ static bool is_weight(const struct tensor *tensor)
 
 static bool applies(const struct condition *when, const struct model_facts *facts, const struct tensor *tensor, const struct role *role)
 {
+    if (when->arch && (!facts->arch || strcmp(facts->arch, when->arch) != 0)) return false;
     if (when->blocks && facts->blocks != when->blocks) return false;
     if (when->experts && facts->experts != when->experts) return false;
     if (when->gqa && facts->gqa < when->gqa) return false;
@@ -397,7 +401,7 @@ enum status recipe_fall_back(const struct recipe *recipe, struct quant *quant, s
 
 static bool has_condition(const struct condition *when)
 {
-    return when->layers || when->blocks || when->gqa || when->experts || when->tied != TIED_ANY;
+    return when->layers || when->arch || when->blocks || when->gqa || when->experts || when->tied != TIED_ANY;
 }
 
 enum status recipe_check_rules(const struct recipe *recipe, struct err *err)

@@ -23,6 +23,7 @@
 /* When a rule applies, beside its pattern. */
 struct condition {
     char *layers; /* some of the layers (model_facts.h); NULL: all. Owned */
+    char *arch; /* general.architecture of a GGUF model; NULL: any. Owned */
     uint32_t blocks, gqa, experts; /* the model has that many blocks; that many query heads a key head, or more; that many experts. 0: any */
     enum { TIED_ANY, TIED_YES, TIED_NO } tied; /* whether the output head is the embedding */
 };

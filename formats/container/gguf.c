@@ -76,12 +76,15 @@ static bool is_signed(uint32_t type)
 static enum status read_integer(const struct part *part, const struct gguf_key *key, uint32_t *out, struct err *err)
 {
     uint8_t bytes[8];
-    if (!is_integer(key->type)) return err_set(err, ERR_DATA, "its type is %s, not an integer", gguf_value_name(key->type));
-    size_t n = (size_t)(key->offset + key->nbytes - key->value_offset); /* 1, 2, 4 or 8 */
-    enum status status = file_read(part->file, bytes, n, key->value_offset, err);
+    const bool is_array = key->type == GGUF_ARRAY && key->count > 0 && is_integer(key->array_type);
+    const uint32_t type = is_array ? key->array_type : key->type;
+    if (!is_integer(type)) return err_set(err, ERR_DATA, "its type is %s, not an integer", gguf_value_name(key->type));
+    const uint64_t first = key->value_offset + (is_array ? 12 : 0); /* behind type and count of the items */
+    size_t n = (size_t)((key->offset + key->nbytes - first) / (is_array ? key->count : 1)); /* 1, 2, 4 or 8 */
+    enum status status = file_read(part->file, bytes, n, first, err);
     if (status != OK) return status;
     uint64_t value = load_le(bytes, n);
-    if (is_signed(key->type) && bytes[n - 1] & 0x80) return err_set(err, ERR_DATA, "it is negative");
+    if (is_signed(type) && bytes[n - 1] & 0x80) return err_set(err, ERR_DATA, "it is negative");
     if (value > UINT32_MAX) return err_set(err, ERR_DATA, "%llu is over 2^32-1", (unsigned long long)value);
     *out = (uint32_t)value;
     return OK;
