@@ -36,6 +36,9 @@ import numpy as np
 import xxhash
 import zstandard
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import ggml_blocks  # noqa: E402  (beside this file)
+
 MIB = 1 << 20
 GIB = 1 << 30
 HEAD_MAGIC = b"\x89LMQ\r\n\x1a\n"
@@ -59,7 +62,8 @@ NUMPY_DTYPES = {
     "BOOL": "u1", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8", "I64": "<i8",
     "F16": "<f2", "F32": "<f4", "F64": "<f8",
 }
-SCALE_BITS = {"e8m0": 8, "bf16": 16, "f16": 16, "f32": 32}
+SCALE_BITS = {"e8m0": 8, "bf16": 16, "f16": 16, "f32": 32, "e4m3": 8}
+MAX_FIELD_BITS = 4096
 SPLIT_PLANES = {"BF16": ["exponent", "rest"], "F16": ["high", "low"]}
 F8_FACTS = {"F8_E4M3": (4, 3, 7, "nan"), "F8_E5M2": (5, 2, 15, "ieee"), "F8_E4M3FNUZ": (4, 3, 8, "none"), "F8_E5M2FNUZ": (5, 2, 16, "none")}
 
@@ -247,9 +251,19 @@ class Format:
         check(isinstance(node, dict), "{}: not an object", self.what)
         self.family = optional(node, "family", str, "", self.what)
         optional(node, "element", str, "", self.what)
-        self.known = self.family in ("mx", "affine")
-        if self.known:
+        self.known = self.family in ("mx", "affine", "nvfp4", "ggml")
+        self.zero_point = False
+        if self.family == "ggml":
+            self._read_blocks(node)
+        elif self.known:
             self._read(node)
+
+    def _read_blocks(self, node):
+        self.type, self.block = member(node, "type", str, self.what), member(node, "block", int, self.what)
+        self.block_bytes = member(node, "block_bytes", int, self.what)
+        check(self.block >= 1 and 1 <= self.block_bytes <= MAX_FIELD_BITS // 8, "{}: {} weights in {} bytes", self.what, self.block, self.block_bytes)
+        self.known = self.type in ggml_blocks.TYPES
+        check(not self.known or ggml_blocks.TYPES[self.type][1:] == (self.block, self.block_bytes), "{}: {} has other blocks", self.what, self.type)
 
     def _read(self, node):
         what = self.what
@@ -263,7 +277,7 @@ class Format:
         check(1 <= self.bits <= 16, "{}: {} bits", self.what, self.bits)
         check(self.special in ("none", "nan", "ieee"), "{}: unknown special '{}'", self.what, self.special)
         check(self.family == "affine" or not self.zero_point, "{}: zero points belong to family affine", self.what)
-        check(self.family == "mx" or not (self.exponent_bits or self.fraction_bits), "{}: affine elements are integers", self.what)
+        check(self.family != "affine" or not (self.exponent_bits or self.fraction_bits), "{}: affine elements are integers", self.what)
         check(self.fraction_bits <= 64 and self.bias < 1 << 16, "{}: facts beyond reason", self.what)
         if self.exponent_bits:
             check(1 + self.exponent_bits + self.mantissa_bits == self.bits, "{}: sign, exponent and mantissa are not {} bits", self.what, self.bits)
@@ -304,6 +318,8 @@ def scale_values(kind, fields):
     """Stored scales as binary64."""
     if kind == "e8m0":
         return e8m0_values(fields)
+    if kind == "e4m3":
+        return float_values(fields.astype(np.int64), *F8_FACTS["F8_E4M3"])
     if kind == "bf16":
         return bf16_to_f32(fields).astype(np.float64)
     return fields.view("<f2" if kind == "f16" else "<f4").astype(np.float64)
@@ -328,6 +344,8 @@ def kept_values(dtype, fields):
 def unpack_fields(data, rows, cols, bits, what):
     """The fields of a plane, rows x cols, as the smallest numpy unsigned type that holds them."""
     row_bytes = ceil_div(cols * bits, 8)
+    if bits > 64:
+        return None  # blocks: there are no numbers so wide, and nobody asks for them
     width = next(w for w in (8, 16, 32, 64) if w >= bits)
     matrix = np.frombuffer(data, dtype=np.uint8).reshape(rows, row_bytes)
     if bits == width:
@@ -354,7 +372,7 @@ class Plane:
         self.tile = tuple(numbers(node, "tile", 2, self.what))
         self.chunks = tuple(numbers(node, "chunks", 2, self.what))
         self.offset = member(node, "offset", int, self.what) if "offset" in node else None
-        check(1 <= self.bits <= 64, "{}: {} bits", self.what, self.bits)
+        check(1 <= self.bits <= MAX_FIELD_BITS, "{}: {} bits", self.what, self.bits)
         self._check_tile()
 
     def _check_tile(self):
@@ -451,18 +469,38 @@ class Tensor:
         self.group = node.get("group")
         self.scale = optional(node, "scale", str, "", what)
         self.scale_rule, self.rounding = optional(node, "scale_rule", str, None, what), optional(node, "rounding", str, None, what)
-        self.known = self.facts.known and self.scale in SCALE_BITS
+        blocks = self.facts.family == "ggml"
+        self.known = self.facts.known and self.scale in (("none",) if blocks else SCALE_BITS)
         if not self.known:
             return
         numeric = type(self.group) is int and self.group >= 1
         check(numeric or self.group in ("channel", "tensor"), "{}: group {}", what, self.group)
         check(member(node, "axis", int, what) == max(0, len(self.shape) - 1), "{}: groups do not run along the last dim", what)
+        if blocks:
+            self._check_blocks()
+            return
         names = ["codes", "scales", "zeros"] if self.facts.zero_point else ["codes", "scales"]
-        check(list(self.planes) == names, "{}: planes {}, not {}", what, list(self.planes), names)
+        if "tensor_scale" in self.planes:
+            self._check_tensor_scale(self.planes["tensor_scale"])
+        check(list(self.planes) in (names, names + ["tensor_scale"]), "{}: planes {}, not {}", what, list(self.planes), names)
         self._expect_plane(self.planes["codes"], self.facts.bits, (self.rows, self.cols))
         check(self.planes["codes"].tile == self.tile, "{}: the tile of its codes is not its tile", what)
         for name in names[1:]:
             self._check_group_plane(self.planes[name], SCALE_BITS[self.scale] if name == "scales" else self.facts.bits)
+
+    def _check_blocks(self):
+        facts = self.facts
+        check(list(self.planes) == ["blocks"], "{}: planes {}, not blocks", self.what, list(self.planes))
+        check(self.group == facts.block and self.cols % facts.block == 0, "{}: {} columns are no blocks of {}", self.what, self.cols, facts.block)
+        self._check_group_plane(self.planes["blocks"], 8 * facts.block_bytes)
+        check(self.planes["blocks"].tile[0] == self.tile[0], "{}: the tile of its blocks is not its tile", self.what)
+
+    def _check_tensor_scale(self, plane):
+        """One binary32 a matrix, in one tile; mx and nvfp4 only."""
+        check(self.facts.family in ("mx", "nvfp4"), "{}: family {} has no scale of matrices", self.what, self.facts.family)
+        self.n_matrices = product(self.shape[:-2]) if len(self.shape) >= 3 else 1
+        self._expect_plane(plane, 32, (1, self.n_matrices))
+        check(plane.tile[1] >= self.n_matrices, "{}: more than one tile", plane.what)
 
     def group_shape(self):
         """Rows and columns of the planes with one field a group."""
@@ -521,12 +559,18 @@ class Tensor:
             fields = self.planes["data"].fields if "data" in self.planes else self._joined()
             return kept_values(self.dtype, fields).reshape(self.shape)
         check(self.known, "{}: unknown family '{}' or type of scales '{}'", self.what, self.facts.family, self.scale)
+        if self.facts.family == "ggml":
+            return ggml_blocks.decode(self.facts.type, self.planes["blocks"].data, self.count).reshape(self.shape)
         scales = self._spread(scale_values(self.scale, self.planes["scales"].fields))
         values = self.facts.values()[self.planes["codes"].fields]
         if self.facts.zero_point:
             values = values - self._spread(np.ldexp(self.planes["zeros"].fields.astype(np.float64), -self.facts.fraction_bits))
         with np.errstate(over="ignore"):  # the product is exact in binary64, so there is one rounding
-            return (values * scales).astype(np.float32).reshape(self.shape)
+            weights = (values * scales).astype(np.float32)
+            if "tensor_scale" in self.planes:
+                matrix = self.planes["tensor_scale"].fields.view("<f4").reshape(-1)
+                weights = weights * np.repeat(matrix, self.rows // self.n_matrices)[:, None]
+            return weights.reshape(self.shape)
 
 
 def source_digest(data, rows, cols, width, tile):
