@@ -384,11 +384,13 @@ static enum status fall_back(const struct app *app, const struct recipe *recipe,
     const struct tensor *tensor = plan_tensor(plan, i);
     const struct format *wanted = quant->format;
     enum status status = OK;
+    size_t n_steps = 0;
     quant->blocks |= plan->writer->blocks;
     status = check_blocks(quant, &entry->shape, err);
     while (!status && !quant_fits(quant, tensor_cols(tensor))) {
         entry->fallback_from = wanted;
-        if (settings_flag(&app->settings, SET_NO_FALLBACK))
+        if (n_steps++ == format_count()) status = err_set(err, ERR_USAGE, "the recipe's fallbacks lead from format %s back to it", quant->format->name);
+        if (!status && settings_flag(&app->settings, SET_NO_FALLBACK))
             status =
                 err_set(err, ERR_USAGE, "rows of %llu weights are no multiple of the %u of a block of %s, and --no-fallback forbids another format",
                         (unsigned long long)tensor_cols(tensor), quant->format->block->elements, quant->format->name);
