@@ -9,7 +9,7 @@ Drawing (16-bit floats are little-endian, j counts within the group named)
   Q4_K  d, dmin f16 | 12 bytes: 8 six-bit scales, 8 six-bit minima | 4 * 32 bytes, low j, high j + 32 of 64 weights
 
 Corner cases
-  E8M0 byte 255 is NaN; bytes 0x7F and 0xFF of an NVFP4 scale are 0, the sign of such a scale is ignored.
+  E2M1 code 8 is +0, as ggml's table of integers has it (-0 in .llmq files); E8M0 byte 255 is NaN; bytes 0x7F and 0xFF of an NVFP4 scale are 0, the sign of such a scale is ignored.
 
 Worked number
   Q4_0 of d = 1.0 (bytes 00 3c) and a first byte of 0x2f: weight 0 is 1 * (15 - 8) = 7, weight 16 is 1 * (2 - 8) = -6.
@@ -24,7 +24,7 @@ TYPES = {
 }
 F32 = np.float32
 LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], F32)
-E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], F32)
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], F32)
 
 
 def half(b, at):
