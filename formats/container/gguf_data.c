@@ -280,6 +280,7 @@ enum status gguf_check_padding(const struct container *container, struct err *er
 {
     const struct gguf *self = gguf_self(container);
     enum status status = OK;
+    for (size_t i = 0; i < container->n_files && status == OK; i++) status = check_padding(self, (uint32_t)i, self->headers[i].infos_end, err);
     for (size_t i = 0; i < container->n_tensors && status == OK; i++) {
         const struct tensor *tensor = &container->tensors[i];
         status = check_padding(self, tensor->file, tensor->offset + self->entries[i]->nbytes, err);

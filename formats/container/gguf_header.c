@@ -578,6 +578,7 @@ static enum status check_data(struct parse *parse, struct err *err)
 {
     struct gguf_header *header = parse->header;
     uint64_t nbytes = parse->cursor.source->nbytes, bare = parse->cursor.at, end = 0;
+    header->infos_end = bare;
     if (!size_align(bare, header->alignment, &header->data_offset)) return err_set(err, ERR_DATA, "the header's end overflows");
     end = header->data_offset;
     if (header->n_tensors > 0 && (!size_add(header->data_offset, parse->bare_end, &bare) || !size_add(header->data_offset, parse->end, &end)))

@@ -102,6 +102,7 @@ struct gguf_header {
     struct tensor *tensors; /* in file order, which is storage order; offset counts from the start of the file, file is 0 */
     struct gguf_entry *entries; /* one a tensor */
     size_t n_tensors;
+    uint64_t infos_end; /* where the padding before the data begins */
     uint64_t data_offset; /* of the first tensor, aligned; the file may end before it when there is no data */
     bool is_unpadded; /* the last tensor lacks its padding */
     struct gguf_memory *memory; /* holds names */
