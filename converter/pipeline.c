@@ -92,11 +92,22 @@ static enum status describe_fault(struct pipeline *pipeline, size_t i, const str
     char name[200];
     err_name(tensor->name, strlen(tensor->name), name, sizeof name);
     unsigned long long row = tile->row + fault->row, col = tile->col + fault->col;
+    if (fault->kind == CODEC_NO_PLACE && entry->fate == FATE_QUANTISE)
+        return err_set(err, ERR_DATA,
+                       "cannot quantise tensor '%s' of '%s': the scale of the group at row %llu, column %llu has no place in the format's blocks; "
+                       "another --format or --keep may do",
+                       name, pipeline->plan->container->path, row, col);
     if (fault->kind == CODEC_NO_PLACE)
         return err_set(err, ERR_DATA,
-                       "cannot put tensor '%s' of '%s' into blocks of GGUF: scale or zero point of the group at row %llu, column %llu have no place "
-                       "there without rounding; another --format, or --scale-dtype f16, may do",
+                       "cannot move tensor '%s' of '%s': the scale or zero point of the group at row %llu, column %llu has no place in the format's "
+                       "blocks; a --format "
+                       "with --allow-requantize would quantise it again",
                        name, pipeline->plan->container->path, row, col);
+    if (fault->kind == CODEC_SCALE_OVERFLOW && entry->verdict.quant.scale == SCALE_NONE)
+        return err_set(err, ERR_DATA,
+                       "cannot quantise tensor '%s' of '%s': weights at row %llu, column %llu are too large for format %s, which has 16-bit floats; "
+                       "an MX format, bf16 or --keep may do",
+                       name, pipeline->plan->container->path, row, col, entry->verdict.quant.format->name);
     if (fault->kind == CODEC_SCALE_OVERFLOW)
         return err_set(err, ERR_DATA,
                        "cannot quantise tensor '%s' of '%s': weights at row %llu, column %llu are too large for scales of type %s; a wider "

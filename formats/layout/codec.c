@@ -246,7 +246,20 @@ static bool encode_tensor(const struct quant *quant, const struct kernels *kerne
     return layout_of(quant)->store(quant, tile->n_cols, &piece, tile->planes, &(size_t){ 0 });
 }
 
-/* Whole blocks in one step. One that decodes to NaN or Inf has overflowed its scale, which only large weights can bring about. */
+/* Whether a block of n large weights x, decoded to y, has overflowed: its scale is Inf, or a sum on the way to it was, and then the largest weight
+ * became 0. *worst is that weight's number. */
+static bool overflows(const float *x, const float *y, size_t n, size_t *worst)
+{
+    bool finite = true;
+    *worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        finite = finite && isfinite(y[i]);
+        if (fabsf(x[i]) > fabsf(x[*worst])) *worst = i;
+    }
+    return !finite || (fabsf(x[*worst]) > BLOCK_SAFE && y[*worst] == 0.0f);
+}
+
+/* Whole blocks in one step; only large weights can overflow. */
 static bool encode_blocks(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, const struct codec_scratch *scratch,
                           struct codec_fault *fault)
 {
@@ -258,22 +271,29 @@ static bool encode_blocks(const struct quant *quant, const struct codec_tile *ti
     bool large = false;
     for (size_t i = 0; i < n; i++) large |= fabsf(scratch->x[i]) > BLOCK_SAFE;
     if (large || tile->measure) type->decode(out, n_blocks, scratch->y);
-    for (size_t i = 0; large && i < n; i++)
-        if (!isfinite(scratch->y[i])) {
-            *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, strip->row + i / strip->n_cols, strip->col + i % strip->n_cols };
+    for (size_t i = 0, worst; large && i < n; i += type->elements)
+        if (overflows(scratch->x + i, scratch->y + i, type->elements, &worst)) {
+            worst += i;
+            *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, strip->row + worst / strip->n_cols, strip->col + worst % strip->n_cols };
             return false;
         }
     return true;
 }
 
-/* Formats without elements have no extreme code: an Inf takes the largest magnitude of its block. */
+/* The largest number of a plain type, 0 of others. */
+static float largest_of(const struct ggml_type *type)
+{
+    return type == &ggml_f16 ? 65504.0f : type == &ggml_bf16 ? 0x1.FEp127f : type->elements == 1 ? FLT_MAX : 0.0f;
+}
+
+/* Blocks have no extreme code: an Inf takes the largest magnitude of its block, of plain types the largest there is. */
 static void flatten_infinite(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, float *x)
 {
     const size_t n = (size_t)(strip->n_rows * strip->n_cols), block = quant->format->block->elements;
     const uint8_t *source = tile->source + (strip->row * tile->n_cols + strip->col) * tile->dtype->bits / 8;
     float stored[256];
     for (size_t i = 0; i < n; i += block) {
-        float amax = 0.0f;
+        float amax = largest_of(quant->format->block);
         for (size_t k = 0; k < block; k++) amax = fmaxf(amax, fabsf(x[i + k]));
         tile->dtype->widen(source + i * tile->dtype->bits / 8, block, stored);
         for (size_t k = 0; k < block; k++)
@@ -449,7 +469,7 @@ bool codec_transcode(const struct quant *from, const uint8_t *const source[CODEC
         for (uint64_t c = 0; c < n_cols; c += step) {
             size_t n = (size_t)size_min(step, n_cols - c), bad = 0;
             const struct row_piece piece = { r, c, n, scales, scratch->codes };
-            if (layout_of(from)->load(from, row_planes, c, n, scales, scratch->codes) && layout_of(to)->store(to, n_cols, &piece, planes, &bad))
+            if (layout_of(from)->load(from, row_planes, c, n, scales, scratch->codes, &bad) && layout_of(to)->store(to, n_cols, &piece, planes, &bad))
                 continue;
             *fault = (struct codec_fault){ CODEC_NO_PLACE, r, c + bad * to->group };
             return false;

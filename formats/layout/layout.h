@@ -45,9 +45,9 @@ struct layout {
     void (*decode)(const struct quant *quant, const struct kernels *kernels, const uint8_t *const planes[LAYOUT_PLANES_MAX], uint64_t first, size_t n,
                    float *out);
     /* The reverse of store for whole groups from column col on (a multiple of the group): scales with their stored bits, and codes. False: it
-     * cannot (the group is no set of codes). */
+     * cannot, group *bad (counted from col on) is no set of codes. */
     bool (*load)(const struct quant *quant, const uint8_t *const planes[LAYOUT_PLANES_MAX], uint64_t col, size_t n, struct group_scale *scales,
-                 uint16_t *codes);
+                 uint16_t *codes, size_t *bad);
 };
 
 extern const struct layout layout_planes, layout_blocks;

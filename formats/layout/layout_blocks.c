@@ -65,11 +65,12 @@ static bool pack_nvfp4(const struct group_scale *scales, const uint16_t *codes, 
     return true;
 }
 
-/* Readers of GGUF ignore the sign of a scale and take 0x7F for 0. */
+/* Readers of GGUF ignore the sign of a scale and take 0x7F for 0, but 0xFF for 480, which E4M3 has not. */
 static bool unpack_nvfp4(const uint8_t *block, struct group_scale *scales, uint16_t *codes)
 {
     for (size_t s = 0; s < 4; s++) {
-        const uint32_t bits = (block[s] & 0x7Fu) == 0x7Fu ? 0 : block[s] & 0x7Fu;
+        if (block[s] == 0xFFu) return false;
+        const uint32_t bits = block[s] == 0x7Fu ? 0 : block[s] & 0x7Fu;
         scales[s] = (struct group_scale){ .bits = bits, .value = scale_load(SCALE_E4M3, bits) };
         get_nibbles(block + 4 + 8 * s, 8, codes + 16 * s);
     }
@@ -280,13 +281,16 @@ static void decode(const struct quant *quant, const struct kernels *kernels, con
 }
 
 static bool load(const struct quant *quant, const uint8_t *const planes[LAYOUT_PLANES_MAX], uint64_t col, size_t n, struct group_scale *scales,
-                 uint16_t *codes)
+                 uint16_t *codes, size_t *bad)
 {
     const struct ggml_type *type = quant->format->block;
     const struct packing *packing = packing_of(quant);
     const uint8_t *block = planes[0] + col / type->elements * type->bytes;
-    for (size_t i = 0; packing && i < n; i += type->elements, block += type->bytes)
-        if (!packing->unpack || !packing->unpack(block, scales + i / packing->group, codes + i)) return false;
+    *bad = 0;
+    for (size_t i = 0; packing && i < n; i += type->elements, block += type->bytes) {
+        *bad = i / packing->group;
+        if (!packing->unpack(block, scales + i / packing->group, codes + i)) return false;
+    }
     return packing != NULL;
 }
 

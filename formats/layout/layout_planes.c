@@ -103,9 +103,10 @@ static void decode(const struct quant *quant, const struct kernels *kernels, con
 }
 
 static bool load(const struct quant *quant, const uint8_t *const planes[LAYOUT_PLANES_MAX], uint64_t col, size_t n, struct group_scale *scales,
-                 uint16_t *codes)
+                 uint16_t *codes, size_t *bad)
 {
     const bool sized = quant->group_kind == GROUP_SIZE;
+    *bad = 0;
     scales[0] = layout_load_scale(quant, planes[1], planes[2], sized ? col / quant->group : 0);
     for (size_t g = 1; sized && g * quant->group < n; g++) scales[g] = layout_load_scale(quant, planes[1], planes[2], col / quant->group + g);
     unpack_bits(planes[0], col, n, quant->format->elem->bits, codes);
