@@ -94,7 +94,6 @@ static void read_settings(struct app *app, struct plan *plan)
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
         if (settings_is(settings, SET_COMPRESS, modes[i].name)) plan->options.compress = modes[i].mode;
     if (plan->writer->blocks) plan->options.compress = COMPRESS_NONE;
-    plan->options.keep_keys = !asked(settings) && gguf_is(plan->container);
     plan->options.file_type = settings_given(settings, SET_FILE_TYPE) ? (uint32_t)settings_number(settings, SET_FILE_TYPE) : UINT32_MAX;
     plan->nonfinite = settings_is(settings, SET_NONFINITE, "zero")    ? NONFINITE_ZERO
                       : settings_is(settings, SET_NONFINITE, "clamp") ? NONFINITE_CLAMP
@@ -509,6 +508,7 @@ static uint64_t index_memory(const struct plan *plan)
 static enum status finish_plan(struct plan *plan, struct err *err)
 {
     for (size_t i = 0; i < plan->n_tensors; i++) add_totals(plan, i);
+    plan->options.keep_keys = gguf_is(plan->container) && plan->n_quantised == 0 && plan->options.file_type == UINT32_MAX;
     enum status status = fit_memory(plan, err);
     plan->index_nbytes = index_memory(plan);
     return status;

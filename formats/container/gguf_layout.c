@@ -2,8 +2,8 @@
  *
  * Formula: an info has 8 + |name| + 4 + 8 * dims + 4 + 8 bytes; data begins at align(24 + keys + infos); offset[i+1] = align(offset[i] + nbytes[i]).
  * Why this way: see gguf_layout.h.
- * Corner cases: names over 63 bytes, more than 4 dims, and dtypes without a GGUF type are refused with the tensor's name; a part has at least one
- * tensor, and a tensor and its scales stand in one part.
+ * Corner cases: a source that calls itself a mix of the type that most weights have still does; names over 63 bytes, more than 4 dims, and dtypes without
+ * a GGUF type are refused with the tensor's name; a part has at least one tensor, and a tensor and its scales stand in one part.
  * Reference: see gguf_layout.h. Worked number: a part with no keys and one F32 tensor "a" of 1 dim: 24 + 33 bytes, data at 64.
  */
 #include "container/gguf_layout.h"
@@ -30,6 +30,11 @@ static const struct {
                    { 14, 18 }, { 20, 25 }, { 23, 30 }, { 30, 32 }, { 34, 36 }, { 35, 37 }, { 39, 38 }, { 40, 39 }, { 41, 40 }, { 42, 41 } };
 
 /* ---- keys ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Mixes have numbers of their own: Q2_K_S, Q3_K_M and _L, Q4_K_M, Q5_K_M count as the type that most of their weights have. */
+static const struct {
+    uint32_t file_type, mix;
+} mixes[] = { { 10, 21 }, { 11, 12 }, { 11, 13 }, { 14, 15 }, { 16, 17 } };
 
 static enum status read_blob(void *context, void *buf, size_t nbytes, uint64_t offset, struct err *err)
 {
@@ -155,9 +160,29 @@ static enum status check_names(const struct gguf_layout *layout, struct err *err
     return status;
 }
 
-static void choose_file_type(struct gguf_layout *layout, const struct out_tensor *tensors, uint32_t wanted)
+/* The number the source gives itself, or UINT32_MAX. */
+static enum status read_file_type(const struct gguf_layout *layout, uint32_t *out, struct err *err)
+{
+    const struct gguf_key *key = gguf_find_key(&layout->header, FILE_TYPE_KEY);
+    uint8_t bytes[4];
+    *out = UINT32_MAX;
+    if (!key || key->type != GGUF_U32) return OK;
+    enum status status = layout->blob->read(layout->blob->context, layout->blob->index, key->value_offset, sizeof bytes, bytes, err);
+    if (status == OK) *out = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+    return status;
+}
+
+static bool is_mix_of(uint32_t mix, uint32_t file_type)
+{
+    for (size_t i = 0; i < sizeof mixes / sizeof mixes[0]; i++)
+        if (mixes[i].mix == mix && mixes[i].file_type == file_type) return true;
+    return false;
+}
+
+static enum status choose_file_type(struct gguf_layout *layout, const struct out_tensor *tensors, uint32_t wanted, struct err *err)
 {
     uint64_t weights[sizeof file_types / sizeof file_types[0]] = { 0 }, most = 0;
+    uint32_t said;
     layout->file_type = wanted;
     for (size_t i = 0; i < layout->n_infos; i++) {
         const struct gguf_info *info = &layout->infos[i];
@@ -166,13 +191,16 @@ static void choose_file_type(struct gguf_layout *layout, const struct out_tensor
         for (size_t k = 0; k < sizeof file_types / sizeof file_types[0]; k++)
             if (file_types[k].type == info->type) weights[k] += n;
     }
-    if (wanted != UINT32_MAX) return;
+    if (wanted != UINT32_MAX) return OK;
     layout->file_type = 0;
     for (size_t k = 0; k < sizeof file_types / sizeof file_types[0]; k++) {
         if (weights[k] <= most) continue;
         most = weights[k];
         layout->file_type = file_types[k].file_type;
     }
+    enum status status = read_file_type(layout, &said, err);
+    if (status == OK && is_mix_of(said, layout->file_type)) layout->file_type = said;
+    return status;
 }
 
 /* ---- parts ------------------------------------------------------------------------------------------------------------------------ */
@@ -255,8 +283,8 @@ static enum status lay_out(const struct out_tensor *tensors, size_t n_tensors, c
         status = add_tensor(layout, &tensors[i], i, err);
         if (status != OK) return err_wrap(err, status, "cannot store tensor '%s'", shown_str(tensors[i].name).text);
     }
-    choose_file_type(layout, tensors, options->file_type);
-    status = check_names(layout, err);
+    status = choose_file_type(layout, tensors, options->file_type, err);
+    if (status == OK) status = check_names(layout, err);
     return status == OK ? place_all(layout, options->split_nbytes, err) : status;
 }
 
