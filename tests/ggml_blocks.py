@@ -9,7 +9,8 @@ Drawing (16-bit floats are little-endian, j counts within the group named)
   Q4_K  d, dmin f16 | 12 bytes: 8 six-bit scales, 8 six-bit minima | 4 * 32 bytes, low j, high j + 32 of 64 weights
 
 Corner cases
-  E2M1 code 8 is +0, as ggml's table of integers has it (-0 in .llmq files); E8M0 byte 255 is NaN; bytes 0x7F and 0xFF of an NVFP4 scale are 0, the sign of such a scale is ignored.
+  E2M1 code 8 is +0, as ggml's table of integers has it (-0 in .llmq files); E8M0 byte 255 is NaN; byte 0x7F of an NVFP4 scale is 0, the sign is ignored, so
+  0xFF is 480.
 
 Worked number
   Q4_0 of d = 1.0 (bytes 00 3c) and a first byte of 0x2f: weight 0 is 1 * (15 - 8) = 7, weight 16 is 1 * (2 - 8) = -6.
@@ -143,11 +144,12 @@ def e8m0(byte):
 
 
 def e4m3(byte):
-    """The scales of NVFP4: sign ignored, 0x7F is 0."""
+    """The scales of NVFP4: 0x7F is 0; then the sign is ignored, so 0xFF is 480."""
+    zero = byte == 0x7F
     byte = byte & 0x7F
     field, mantissa = (byte >> 3).astype(np.int32), (byte & 7).astype(F32)
     value = np.where(field > 0, np.ldexp(F32(1) + mantissa / F32(8), field - 7), np.ldexp(mantissa / F32(8), -6))
-    return np.where(byte == 0x7F, F32(0), value).astype(F32)
+    return np.where(zero, F32(0), value).astype(F32)
 
 
 def mxfp4(b):

@@ -76,9 +76,9 @@ class Formats(GgufTest):
                         self.assertAlmostEqual(entry["sqnr_db"], db, 3, f"{name} {tensor}")
 
     def test_file_type_and_quantization_version(self):
-        self.small()
         for name in OUT_FORMATS + ("q1_0", "q2_0"):
-            self.ok("convert", "--in", "m.gguf", "--out", "o.gguf", "--rule", f"*={name}", "--force", "--quiet") if name != "f32" else self.convert("m.gguf", "o.gguf", "--force")
+            self.small(kind="F16" if name == "f32" else "F32")
+            self.convert("m.gguf", "o.gguf", "--rule", f"*={name}", "--force")
             keys = self.gguf("o.gguf").keys
             self.assertEqual((keys["general.file_type"].value, keys["general.file_type"].type), (FILE_TYPES[name], 4), name)
             self.assertEqual("general.quantization_version" in keys, name not in ("f16", "bf16", "f32"), name)
