@@ -388,7 +388,8 @@ static enum status fall_back(const struct app *app, const struct recipe *recipe,
     status = check_blocks(quant, &entry->shape, err);
     while (!status && !quant_fits(quant, tensor_cols(tensor))) {
         entry->fallback_from = wanted;
-        if (n_steps++ == format_count()) status = err_set(err, ERR_USAGE, "the recipe's fallbacks lead from format %s back to it", quant->format->name);
+        if (n_steps++ == format_count())
+            status = err_set(err, ERR_USAGE, "the recipe's fallbacks lead from format %s back to it", quant->format->name);
         if (!status && settings_flag(&app->settings, SET_NO_FALLBACK))
             status =
                 err_set(err, ERR_USAGE, "rows of %llu weights are no multiple of the %u of a block of %s, and --no-fallback forbids another format",

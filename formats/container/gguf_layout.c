@@ -17,6 +17,7 @@
 #include "layout/layout.h"
 
 #define PARTS_MAX 65535u
+#define SPLIT_KEYS_NBYTES 82u /* split.no, split.count, split.tensors.count */
 #define ALIGNMENT_KEY "general.alignment"
 #define FILE_TYPE_KEY "general.file_type"
 #define VERSION_KEY "general.quantization_version"
@@ -250,15 +251,26 @@ static enum status place(struct gguf_layout *layout, size_t first, size_t end, s
     return OK;
 }
 
+/* Size of the last part with the infos [first, end), were it not the only one. */
+static uint64_t grown_nbytes(const struct gguf_layout *layout, size_t first, size_t end)
+{
+    const struct gguf_part *part = &layout->parts[layout->n_parts - 1];
+    uint64_t head = GGUF_KV_OFFSET + part->kv_nbytes + part->infos_nbytes, data = part->data_nbytes;
+    if (layout->n_parts == 1) head += SPLIT_KEYS_NBYTES; /* later parts are sized with theirs */
+    for (size_t i = first; i < end; i++) {
+        head += info_nbytes(&layout->infos[i]);
+        data += size_ceil_div(layout->infos[i].nbytes, layout->alignment) * layout->alignment;
+    }
+    return size_ceil_div(head, layout->alignment) * layout->alignment + data;
+}
+
 static enum status place_all(struct gguf_layout *layout, uint64_t split, struct err *err)
 {
     enum status status = begin_part(layout, 0, err);
     for (size_t i = 0, end; i < layout->n_infos && status == OK; i = end) {
-        uint64_t nbytes = 0;
-        for (end = i; end < layout->n_infos && layout->infos[end].tensor == layout->infos[i].tensor; end++)
-            nbytes += info_nbytes(&layout->infos[end]) + size_ceil_div(layout->infos[end].nbytes, layout->alignment) * layout->alignment;
-        const size_t part = layout->n_parts - 1;
-        if (split && layout->parts[part].n_infos && gguf_part_nbytes(layout, part) + nbytes > split) status = begin_part(layout, i, err);
+        for (end = i + 1; end < layout->n_infos && layout->infos[end].tensor == layout->infos[i].tensor;) end++;
+        const struct gguf_part *part = &layout->parts[layout->n_parts - 1];
+        if (split && part->n_infos && grown_nbytes(layout, i, end) > split) status = begin_part(layout, i, err);
         if (status == OK) status = place(layout, i, end, err);
     }
     for (size_t i = 0; i < layout->n_parts; i++) size_keys(layout, i); /* now that their number is known */

@@ -268,17 +268,18 @@ static void gguf_abort(struct writer *writer)
     turn_abort(&writer->turn);
 }
 
-/* Zeros from the end of the part's last tensor to the end of its data. */
+/* Zeros from the end of the part's last weights to the end of its data; tensors without weights may follow those. */
 static enum status pad_part(const struct writer *writer, size_t number, struct err *err)
 {
     static const uint8_t zeros[1024];
     const struct gguf_layout *layout = &writer->layout;
     const struct gguf_part *part = &layout->parts[number];
-    if (part->n_infos == 0) return OK;
-    const struct gguf_info *last = &layout->infos[part->first_info + part->n_infos - 1];
     const uint64_t begin = gguf_data_offset(layout, number);
+    uint64_t end = 0;
     enum status status = OK;
-    for (uint64_t at = last->offset + last->nbytes; at < part->data_nbytes && status == OK; at += sizeof zeros)
+    for (size_t i = part->first_info; i < part->first_info + part->n_infos; i++)
+        if (layout->infos[i].nbytes) end = layout->infos[i].offset + layout->infos[i].nbytes;
+    for (uint64_t at = end; at < part->data_nbytes && status == OK; at += sizeof zeros)
         status = outfile_write(writer->files[number], zeros, (size_t)size_min(sizeof zeros, part->data_nbytes - at), begin + at, err);
     return status;
 }
