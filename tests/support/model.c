@@ -149,6 +149,28 @@ void model_add_quantised(struct model *model, const char *name, uint32_t rank, c
     }
 }
 
+void model_add_blocks(struct model *model, const char *name, uint32_t rank, const uint64_t *dims, const struct ggml_type *type, bool scales)
+{
+    struct out_tensor *tensor = begin(model, name, "F32", rank, dims);
+    struct model_tensor *own = &model->own[model->n_tensors++];
+    uint64_t rows, cols, n_matrices = 1;
+    shape_of(tensor, &rows, &cols);
+    assert_true(cols % type->elements == 0);
+    for (uint32_t i = 0; i + 2 < rank; i++) n_matrices *= dims[i];
+    tile_shape(rows, cols, type->elements, &tensor->tile_rows, &tensor->tile_cols);
+    tensor->format = type->format;
+    tensor->block = type;
+    tensor->n_planes = scales ? 2 : 1;
+    const struct plane planes[2] = {
+        { "blocks", 8 * type->bytes, rows, cols / type->elements, tensor->tile_rows, size_max(1, tensor->tile_cols / type->elements) },
+        { "tensor_scale", 32, 1, n_matrices, 1, size_max(1, n_matrices) },
+    };
+    for (uint32_t p = 0; p < tensor->n_planes; p++) {
+        tensor->planes[p] = (struct out_plane){ planes[p], true };
+        fill_plane(model, own, p, &planes[p], false);
+    }
+}
+
 static enum status give_blob(void *context, size_t index, uint64_t offset, size_t nbytes, void *buf, struct err *err)
 {
     const struct model *model = context;

@@ -53,6 +53,9 @@ void model_add_kept(struct model *model, const char *name, const char *dtype, ui
 void model_add_quantised(struct model *model, const char *name, uint32_t rank, const uint64_t *dims, uint32_t bits, uint64_t group, bool zeros,
                          bool mapped);
 
+/* A tensor of random blocks of a ggml type; scales: with one float for each of its matrices. */
+void model_add_blocks(struct model *model, const char *name, uint32_t rank, const uint64_t *dims, const struct ggml_type *type, bool scales);
+
 /* A small file; compressible text when text, else random. */
 void model_add_blob(struct model *model, const char *name, size_t nbytes, bool text);
 
