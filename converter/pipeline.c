@@ -128,7 +128,7 @@ static enum status describe_fault(struct pipeline *pipeline, size_t i, const str
 /* State of the pass over one spanning tensor; errors are folded in ticket order. */
 struct observing {
     size_t entry;
-    enum { OBSERVE_RANGES, OBSERVE_ERRORS, OBSERVE_MATRICES } pass; /* of groups; candidate errors of groups; ranges of matrices */
+    enum observe_pass { OBSERVE_RANGES, OBSERVE_ERRORS, OBSERVE_MATRICES } pass; /* of groups; candidate errors of groups; ranges of matrices */
     struct range *ranges; /* per group or matrix */
     double sums[CANDIDATES_MAX]; /* of the group whose tiles are passing */
     uint64_t group; /* that group */
@@ -222,7 +222,7 @@ static enum status observe_job(void *context, unsigned worker_index, const struc
     return OK;
 }
 
-static enum status observe_pass(struct pipeline *pipeline, int pass, struct err *err)
+static enum status observe_pass(struct pipeline *pipeline, enum observe_pass pass, struct err *err)
 {
     struct observing *observing = pipeline->observing;
     observing->pass = pass;
