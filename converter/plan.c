@@ -223,6 +223,14 @@ static enum status plan_planes(struct plan *plan, size_t i, const struct quant *
     return out->format_facts ? OK : err_set(err, ERR_MEMORY, "out of memory");
 }
 
+static enum status refuse_unknown(const struct plan *plan, size_t i, struct err *err)
+{
+    const struct tensor *tensor = plan_tensor(plan, i);
+    char name[200];
+    err_name(tensor->name, strlen(tensor->name), name, sizeof name);
+    return err_set(err, ERR_UNSUPPORTED, "tensor '%s' has type %s, which llmq cannot decode", name, tensor->format ? tensor->format : "?");
+}
+
 /* Codes that go as they are from the layout of the source to that of the output. */
 /* Whether the writer can hold tensors coded so. */
 static enum status check_blocks(const struct quant *quant, const struct shape *shape, struct err *err)
@@ -239,8 +247,7 @@ static enum status plan_carry(struct plan *plan, size_t i, struct err *err)
     struct quant *quant = &entry->verdict.quant;
     char name[200];
     err_name(tensor->name, strlen(tensor->name), name, sizeof name);
-    if (!tensor->quant)
-        return err_set(err, ERR_UNSUPPORTED, "tensor '%s' has type %s, which llmq cannot decode", name, tensor->format ? tensor->format : "?");
+    if (!tensor->quant) return refuse_unknown(plan, i, err);
     *quant = *tensor->quant;
     quant->format = format_find(tensor->quant->format->name);
     if (!quant->format) return err_set(err, ERR_UNSUPPORTED, "tensor '%s' has format %s, which is none of llmq's own", name, tensor->format);
@@ -440,6 +447,7 @@ static enum status plan_fate(const struct app *app, const struct recipe *recipe,
         verdict->reason = "has that format already";
         return plan_carry(plan, i, err);
     }
+    if (tensor->quantised && !tensor->quant) return refuse_unknown(plan, i, err);
     if (tensor->quantised && !settings_flag(&app->settings, SET_ALLOW_REQUANTIZE)) return refuse_requantise(plan, i, err);
     return plan_quantise(plan, i, err);
 }
