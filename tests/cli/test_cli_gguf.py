@@ -34,6 +34,35 @@ def crc(data):
     return f"{zlib.crc32(data):08x}"
 
 
+def random_bytes(n):
+    """The generator behind the lines `decode` of golden/ggml.tsv."""
+    state, out = 77, bytearray(n)
+    for i in range(n):
+        state ^= state >> 12
+        state = (state ^ state << 25) & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 27
+        out[i] = ((state * 2685821657736338717) & 0xFFFFFFFFFFFFFFFF) >> 33 & 255
+    return bytes(out)
+
+
+class Decoders(unittest.TestCase):
+    def test_the_decoders_of_these_tests_against_ggmls(self):
+        """4096 weights of random bytes, NaN and Inf among their scales; ggml's own decoders gave the checksums."""
+        done = set()
+        with open(os.path.join(support.ROOT, "tests", "golden", "ggml.tsv"), encoding="ascii") as f:
+            for line in f:
+                name, _, kind, wanted, _ = line.split()
+                if kind != "decode":
+                    continue
+                kind = name.upper()
+                _, elements, nbytes = support.ggml_blocks.TYPES[kind]
+                values = support.ggml_blocks.decode(kind, random_bytes(4096 // elements * nbytes), 4096)
+                words = np.where(np.isnan(values), 0x7FC00000, values.view(np.uint32)).astype("<u4")
+                self.assertEqual(crc(words.tobytes()), wanted, name)
+                done.add(kind)
+        self.assertEqual(done, set(support.ggml_blocks.TYPES) - {"F32", "F16", "BF16"})
+
+
 class Formats(GgufTest):
     def test_ggmls_own_bytes(self):
         x = golden_input()

@@ -150,11 +150,13 @@ class Moving(GgufTest):
         a, b = (reader.read(self.path(n)).tensors[UP] for n in ("a.llmq", "b.llmq"))
         self.assertEqual((a.planes["codes"].data, a.source_digest), (b.planes["codes"].data, b.source_digest))
 
-    def test_types_that_nobody_decodes_are_kept(self):
-        data = bytes(range(66)) * 8
-        self.model([(UP, 16, (8, 256), data)])  # IQ2_XXS
-        result = self.llmq("convert", "--in", "m.gguf", "--out", "a.llmq", "--quiet")
-        self.check_refusal(result, 1, "convert", UP, "IQ2_XXS")
+    def test_types_that_nobody_decodes(self):
+        self.model([(UP, 16, (8, 256), bytes(range(66)) * 8), ("blk.0.attn_q.weight", "F32", (4, 256), weights(1, 4, 256))])  # IQ2_XXS
+        self.assertIn("IQ2_XXS", self.ok("inspect", "m.gguf", "--tensors").out)
+        for args in (["--out", "a.llmq"], ["--out", "a.gguf", "--format", "q4_k"], ["--out", "a.gguf", "--format", "q4_k", "--allow-requantize"]):
+            self.refused(1, ["plan", "--in", "m.gguf", *args], UP, "IQ2_XXS", "cannot decode")
+        self.refused(1, ["verify", "m.gguf", "--quiet"], UP, "IQ2_XXS")
+        self.refused(1, ["dequantize", "--in", "m.gguf", "--out", "a.safetensors", "--quiet"], UP, "IQ2_XXS")
 
 
 class KeptFileType(GgufTest):
