@@ -185,7 +185,7 @@ static enum status read_facts(struct parse *parse, const cJSON *facts, struct st
     if (!family) return status;
     status = facts_read(facts, family, &stored->format, &stored->elem, err);
     stored->format.name = stored->name;
-    stored->decodable = status == OK;
+    stored->decodable = status == OK && (stored->format.block || !family->blocks);
     return status;
 }
 
