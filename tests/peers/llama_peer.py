@@ -86,6 +86,16 @@ def rows_of(tensor):
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
 
+def nats_of(scores, parts):
+    """Mean of -ln p over the scored tokens."""
+    return -np.concatenate([x[np.arange(len(x)), ids[1 + first:]] for x, (ids, first) in zip(scores, parts)]).mean()
+
+
+def divergence(scores, others):
+    """Mean over the scored tokens of KL(p || q) in nats, which has less luck in it than a difference of perplexities."""
+    return np.concatenate([(np.exp(x) * (x - y)).sum(axis=1) for x, y in zip(scores, others)]).mean()
+
+
 class Model:
     """A loaded model. Keys and values are kept in F32, so that only the weights differ between formats."""
 
@@ -106,10 +116,12 @@ class Model:
         x -= x.max(axis=1, keepdims=True)
         return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
 
+    def scores(self, parts):
+        """Of each of the parts (ids, first position that is scored): log probabilities [scored tokens, vocabulary]."""
+        return [self.log_probabilities(ids[:-1])[first:] for ids, first in parts]
+
     def nats(self, parts):
-        """Mean of -ln p over the scored tokens; parts: (ids, first position that is scored)."""
-        found = [self.log_probabilities(ids[:-1])[np.arange(first, len(ids) - 1), ids[1 + first:]] for ids, first in parts]
-        return -np.concatenate(found).mean()
+        return nats_of(self.scores(parts), parts)
 
     def greedy(self, ids, n):
         """The n likeliest tokens after ids."""

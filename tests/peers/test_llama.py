@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 
 from gguf_model import write_matrices, write_random, write_tiny
 from gguf_types import NO_FALLBACK, PLAIN, RECIPES, TYPES, Type, is_linear, options, stored_type
-from llama_peer import LlamaTest, Model, byte_windows, quantize_file, quantize_rows, rows_of
+from llama_peer import LlamaTest, Model, byte_windows, divergence, nats_of, quantize_file, quantize_rows, rows_of
 from peers_support import llmq, ordinary_weights, shared_data, tensors_of
 
 BITS_A_BYTE = 0.797  # of the bundled model, by transformers
@@ -89,28 +89,28 @@ class Evaluation(GgufTest):
         """Perplexities of all types, checked and printed."""
         with Model(source) as model:
             parts, prompt = parts_of(model), prompt_of(model)
-            original, text = model.nats(parts), model.greedy(prompt, 32)
-        table, lines = {"source": original}, []
+            scores, text = model.scores(parts), model.greedy(prompt, 32)
+        original, table, far, lines = nats_of(scores, parts), {}, {}, []
         for name, kind in TYPES.items():
             for rule in ("reference",) if kind in PLAIN else ("reference", "mse"):
                 with self.subTest(type=name, rule=rule):
                     out = self.convert(source, "out.gguf", *options(name, rule))
                     with Model(out) as model:
-                        nats = model.nats(parts)
-                        self.assertTrue(math.isfinite(nats))
-                        table[name, rule] = nats
+                        found = model.scores(parts)
+                        table[name, rule], far[name, rule] = nats_of(found, parts), divergence(scores, found)
+                        self.assertTrue(math.isfinite(table[name, rule]))
                         if name in SAME_TEXT and rule == "reference":
                             self.assertEqual(model.greedy(prompt, 32), text, "the text is another one")
-            lines.append(f"{name:<8}" + "".join(f"{math.exp(table[name, r]) if (name, r) in table else math.nan:>12.4f}" for r in ("reference", "mse")))
+            lines.append(f"{name:<8}" + "".join(f"{math.exp(table[name, r]):>12.4f}{far[name, r]:>10.5f}" for r in ("reference", "mse") if (name, r) in table))
         print(f"\n  {os.path.basename(source)}, {sum(len(ids) - 1 - first for ids, first in parts)} tokens, perplexity of the source {math.exp(original):.4f}\n"
-              f"  {'type':<8}{'reference':>12}{'mse':>12}\n  " + "\n  ".join(lines), flush=True)
+              f"  {'type':<8}{'reference':>12}{'KL':>10}{'mse':>12}{'KL':>10}\n  " + "\n  ".join(lines), flush=True)
         for better, worse in ORDER:
             with self.subTest(better=better, worse=worse):
                 self.assertLess(table[better, "reference"], table[worse, "reference"] + TOLERANCE)
         for name, kind in TYPES.items():
             if kind not in PLAIN:
                 with self.subTest(type=name, rules="mse against reference"):
-                    self.assertLess(table[name, "mse"] - original, 1.1 * (table[name, "reference"] - original) + TOLERANCE)
+                    self.assertLess(far[name, "mse"], 1.02 * far[name, "reference"] + 1e-4)
         self.assertLess(abs(table["f32", "reference"] - original), 1e-9)
 
     def test_bundled_model(self):
