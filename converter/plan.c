@@ -78,12 +78,6 @@ static enum status open_model(struct app *app, const char *path, struct plan *pl
     return OK;
 }
 
-/* Whether the run says anything about formats. */
-static bool asked(const struct settings *settings)
-{
-    return settings_given(settings, SET_FORMAT) || settings_given(settings, SET_RECIPE) || settings->n_rules > 0;
-}
-
 static void read_settings(struct app *app, struct plan *plan)
 {
     const struct settings *settings = &app->settings;
@@ -542,11 +536,12 @@ static enum status decide_all(struct app *app, struct recipe *recipe, struct pla
 }
 
 /* A run without a word about formats moves a model to another container; one with a word must find something to do. */
-static enum status check_effect(const struct settings *settings, const struct plan *plan, struct err *err)
+static enum status check_effect(const struct recipe *recipe, const struct plan *plan, struct err *err)
 {
-    if (plan->n_quantised || plan->n_carried || (plan->n_already && plan->writer->blocks)) return OK;
-    if (plan->writer->blocks && (!asked(settings) || plan->n_tensors == 0)) return OK; /* GGUF to GGUF, to join or to split it; or keys alone */
-    if (!asked(settings)) return err_set(err, ERR_USAGE, "nothing says what to quantise to: give --format, --rule or --recipe");
+    const bool says = recipe->has_default || recipe->n_rules > 0;
+    if (plan->n_quantised || plan->n_carried || plan->n_already) return OK;
+    if (plan->writer->blocks && (!says || plan->n_tensors == 0)) return OK; /* GGUF to GGUF, to join or to split it; or keys alone */
+    if (!says) return err_set(err, ERR_USAGE, "nothing says what to quantise to: give --format, --rule or --recipe");
     return err_set(err, ERR_USAGE,
                    "'%s': no tensor would be quantised (%zu tensors; llmq inspect --tensors shows their roles, --rule selects by name)",
                    plan->container->path, plan->n_tensors);
@@ -564,7 +559,7 @@ enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *pl
     if (!status) status = default_out_path(app, recipe, plan, err);
     if (!status) status = decide_all(app, recipe, plan, err);
     if (!status) status = finish_plan(plan, err);
-    return status ? status : check_effect(&app->settings, plan, err);
+    return status ? status : check_effect(recipe, plan, err);
 }
 
 /* Entries of wanted tensors only. */

@@ -334,7 +334,7 @@ static void test_nothing(void **state)
     size_t nbytes;
     give_keys(model, &keys);
     options.file_type = UINT32_MAX;
-    options.is_copy = true;
+    options.keep_keys = true;
     assert_ok(model_write(&gguf_writer_ops, model, &options, &size, &err));
     char *file = read_file(options.path, &nbytes);
     assert_int_equal(nbytes, 32);

@@ -300,7 +300,7 @@ static void test_encode(void **state)
     static const uint64_t n_rows = 5, n_cols = 5120; /* more than a strip, whole blocks of every type */
     const size_t n = (size_t)(n_rows * n_cols);
     float *x = malloc(n * sizeof *x);
-    uint8_t *want = malloc(n * 4), *got = malloc(n * 4), *codes = malloc(n), *scales = malloc(n);
+    uint8_t *want = malloc(n * 4), *got = malloc(n * 4), *own_planes[CODEC_PLANES_MAX] = { malloc(n), malloc(n), malloc(n) };
     uint64_t seed = 5;
     for (size_t i = 0; i < n; i++) x[i] = weight_of(&seed);
     for (size_t f = 0; f < format_count(); f++) {
@@ -322,20 +322,22 @@ static void test_encode(void **state)
                                        .matrix_rows = n_rows,
                                        .planes = { got },
                                        .measure = &measure };
+            bool fits = true;
             if (type->encode && (quant.format->family->blocks || rules[r] == RULE_REFERENCE)) {
                 (rules[r] == RULE_MSE && type->encode_mse ? type->encode_mse : type->encode)(x, NULL, n_blocks, want);
             } else {
                 struct codec_tile own = tile;
-                own.planes[0] = codes;
-                own.planes[1] = scales;
+                const uint8_t *moved[CODEC_PLANES_MAX] = { own_planes[0], own_planes[1], own_planes[2] };
+                memcpy(own.planes, own_planes, sizeof own.planes);
                 own.measure = NULL;
                 assert_true(codec_encode(&planes, kernels_at(0), &own, &scratch, &fault));
-                assert_true(move(&planes, codes, scales, &quant, n_rows, n_cols, want, NULL, &fault));
+                fits = codec_transcode(&planes, moved, &quant, n_rows, n_cols, &scratch, (uint8_t *[CODEC_PLANES_MAX]){ want }, &fault);
+                assert_true(fits || quant.format->elem->kind == ELEM_UNSIGNED); /* zero point times scale is rarely a number of F16 */
             }
             for (size_t k = 0; k < kernels_count(); k++) {
                 memset(got, 0xA5, n_blocks * type->bytes);
-                assert_true(codec_encode(&quant, kernels_at(k), &tile, &scratch, &fault));
-                if (memcmp(got, want, n_blocks * type->bytes) != 0) fail_msg("%s, rule %s", quant.format->name, scale_rule_name(rules[r]));
+                assert_int_equal(codec_encode(&quant, kernels_at(k), &tile, &scratch, &fault), fits);
+                if (fits && memcmp(got, want, n_blocks * type->bytes) != 0) fail_msg("%s, rule %s", quant.format->name, scale_rule_name(rules[r]));
             }
             scratch_free(&scratch);
         }
@@ -343,8 +345,7 @@ static void test_encode(void **state)
     free(x);
     free(want);
     free(got);
-    free(codes);
-    free(scales);
+    for (size_t i = 0; i < CODEC_PLANES_MAX; i++) free(own_planes[i]);
 }
 
 /* Any run of weights of a row is that part of the whole. */

@@ -35,8 +35,8 @@ const struct gguf_entry *gguf_entry_of(const struct container *container, size_t
 /* Header of part number part, below container->n_files; its tables of tensors have moved to the container. Part 0 has the model's keys. */
 const struct gguf_header *gguf_header_of(const struct container *container, size_t part);
 
-/* The value of an integer key of the first part as u32, whatever its width; of an array of integers the first one. *out is left alone and *found false without the key; ERR_DATA when its
- * type is no integer or its value no u32. */
+/* The value of an integer key of the first part as u32, whatever its width; of an array of integers the first one. *out is left alone and *found false
+ * without the key; ERR_DATA when its type is no integer or its value no u32. */
 enum status gguf_get_u32(const struct container *container, const char *name, uint32_t *out, bool *found, struct err *err);
 
 /* The value of a string key of the first part, read from the file: a new NUL-terminated buffer that the caller frees, *nbytes without the NUL (the

@@ -15,8 +15,8 @@
 
 void facts_write(const struct format *format, struct text *out);
 
-/* The reverse (block stays NULL for a type of blocks that is unknown here): fills *elem (but its name) and what decoding needs of *format, whose elem it points at *elem. ERR_DATA or ERR_UNSUPPORTED for facts
- * that no element of this family has. */
+/* The reverse (block stays NULL for a type of blocks that is unknown here): fills *elem (but its name) and what decoding needs of *format, whose elem
+ * it points at *elem. ERR_DATA or ERR_UNSUPPORTED for facts that no element of this family has. */
 enum status facts_read(const cJSON *facts, const struct family *family, struct format *format, struct elem *elem, struct err *err);
 
 #endif

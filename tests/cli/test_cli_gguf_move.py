@@ -111,9 +111,9 @@ class Moving(GgufTest):
 
     def test_codes_that_do_not_carry_over(self):
         self.small(cols=96)
-        self.convert("m.gguf", "a.llmq", "--format", "int4", "--group-size", "64")
-        self.assertEqual({t["group"] for t in self.ok_json("inspect", "a.llmq", "--tensors")["tensors"] if t.get("format") == "int4"}, {64})
-        self.refused(2, ["convert", "--in", "a.llmq", "--out", "b.gguf", "--quiet"], "int4", "blk.0.attn_q.weight")
+        self.convert("m.gguf", "a.llmq", "--format", "int6", "--group-size", "64")
+        self.assertEqual({t["group"] for t in self.ok_json("inspect", "a.llmq", "--tensors")["tensors"] if t.get("format") == "int6"}, {64})
+        self.refused(2, ["convert", "--in", "a.llmq", "--out", "b.gguf", "--quiet"], "int6", "blk.0.attn_q.weight")
         self.convert("a.llmq", "b.gguf", "--format", "q4_0", "--allow-requantize")
         self.convert("m.gguf", "a.llmq", "--format", "mxfp4:group=16", "--force")
         self.refused(2, ["convert", "--in", "a.llmq", "--out", "c.gguf", "--quiet"], "mxfp4", "32", "blk.0.attn_q.weight")
@@ -391,7 +391,7 @@ class Refusals(GgufTest):
 
     def test_formats_without_a_type(self):
         self.small()
-        for name in ("int4", "uint4", "mxfp6_e2m3", "mxfp8_e4m3", "mxfp4:group=16", "mxint8:group=64"):
+        for name in ("int6", "uint8", "int4:group=48", "mxfp6_e2m3", "mxfp8_e4m3", "mxfp4:group=16", "mxint8:group=64"):
             self.refused(2, ["convert", "--in", "m.gguf", "--out", "a.gguf", "--format", name, "--quiet"], name.split(":")[0])
         self.refused(2, ["convert", "--in", "m.gguf", "--out", "a.gguf", "--format", "q4_k:group=32", "--quiet"], "256")
 
