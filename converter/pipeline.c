@@ -92,16 +92,15 @@ static enum status describe_fault(struct pipeline *pipeline, size_t i, const str
     char name[200];
     err_name(tensor->name, strlen(tensor->name), name, sizeof name);
     unsigned long long row = tile->row + fault->row, col = tile->col + fault->col;
-    if (fault->kind == CODEC_NO_PLACE && entry->fate == FATE_QUANTISE)
+    if (fault->kind == CODEC_NO_PLACE && !entry->verdict.quant.blocks)
         return err_set(err, ERR_DATA,
-                       "cannot quantise tensor '%s' of '%s': the scale of the group at row %llu, column %llu has no place in the format's blocks; "
-                       "another --format or --keep may do",
-                       name, pipeline->plan->container->path, row, col);
+                       "cannot take tensor '%s' of '%s' out of its blocks: the one at row %llu, column %llu is no group of format %s; another --format "
+                       "with --allow-requantize may do",
+                       name, pipeline->plan->container->path, row, col, entry->verdict.quant.format->name);
     if (fault->kind == CODEC_NO_PLACE)
         return err_set(err, ERR_DATA,
-                       "cannot move tensor '%s' of '%s': the scale or zero point of the group at row %llu, column %llu has no place in the format's "
-                       "blocks; a --format "
-                       "with --allow-requantize would quantise it again",
+                       "cannot put tensor '%s' of '%s' into blocks of GGUF: scale or zero point of the group at row %llu, column %llu have no place "
+                       "there without rounding; another --format, or --scale-dtype f16, may do",
                        name, pipeline->plan->container->path, row, col);
     if (fault->kind == CODEC_SCALE_OVERFLOW && entry->verdict.quant.scale == SCALE_NONE)
         return err_set(err, ERR_DATA,

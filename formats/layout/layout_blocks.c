@@ -223,7 +223,7 @@ size_t layout_reference(const struct quant *quant, const float *x, size_t n, str
         struct group_scale block_scales[BLOCK_MAX / 16];
         memcpy(padded, x + i, count * sizeof *x);
         type->encode(padded, NULL, 1, block);
-        if (!packing->unpack(block, block_scales, block_codes)) return i / elements * groups;
+        if (!packing->unpack || !packing->unpack(block, block_scales, block_codes)) return i / elements * groups;
         memcpy(codes + i, block_codes, count * sizeof *codes);
         memcpy(scales + i / packing->group, block_scales, n_groups * sizeof *scales);
     }
@@ -289,7 +289,7 @@ static bool load(const struct quant *quant, const uint8_t *const planes[LAYOUT_P
     *bad = 0;
     for (size_t i = 0; packing && i < n; i += type->elements, block += type->bytes) {
         *bad = i / packing->group;
-        if (!packing->unpack(block, scales + i / packing->group, codes + i)) return false;
+        if (!packing->unpack || !packing->unpack(block, scales + i / packing->group, codes + i)) return false;
     }
     return packing != NULL;
 }
