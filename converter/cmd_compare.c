@@ -281,7 +281,7 @@ static enum status run(struct comparison *c, struct err *err)
         total += c->left->tensors[i].quantised ? 4 * c->left->tensors[i].n_weights : c->left->tensors[i].nbytes;
     turn_init(&c->turn);
     c->progress = progress_open(c->app, "compare", total);
-    struct job_list list = { c->left->n_tensors, compare_tiles, 1, (unsigned)workers, c->app->stop, compare_job, compare_failed, c };
+    struct job_list list = { c->left->n_tensors, compare_tiles, 1, (unsigned)workers, c->app->stop, compare_job, compare_failed, c, NULL };
     enum status status = jobs_run(&list, err);
     progress_close(c->progress);
     turn_destroy(&c->turn);

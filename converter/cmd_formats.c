@@ -51,7 +51,8 @@ static void print_json(void)
         printf(",\"bits_per_weight\":");
         print_json_number(stdout, default_bits(format));
         printf(",\"group\":%u,\"channel\":%s,\"tensor\":%s,\"zero_point\":%s,\"scale_dtypes\":[", format->default_group,
-               format->channel ? "true" : "false", format->tensor ? "true" : "false", format->zero_point ? "true" : "false");
+               format->group_kinds >> GROUP_CHANNEL & 1u ? "true" : "false", format->group_kinds >> GROUP_TENSOR & 1u ? "true" : "false",
+               format->zero_point ? "true" : "false");
         print_names(format->scale_types, SCALE_TYPE_COUNT, scale_name, "\"", ",");
         printf("],\"scale_rules\":[");
         print_names(format->rules, RULE_COUNT, rule_name, "\"", ",");

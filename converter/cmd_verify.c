@@ -68,7 +68,7 @@ static enum status verify_opened(struct app *app, struct container *container, s
     for (size_t i = 0; i < container->n_files; i++) total += container->files[i].nbytes;
     unsigned workers = asked ? (unsigned)asked : pool_cpu_count();
     v.progress = progress_open(app, "verify", total);
-    struct job_list list = { container->n_tensors, chunk_count, 1, workers > 4 ? 4 : workers, app->stop, check_job, NULL, &v };
+    struct job_list list = { container->n_tensors, chunk_count, 1, workers > 4 ? 4 : workers, app->stop, check_job, NULL, &v, NULL };
     enum status status = jobs_run(&list, err);
     if (!status) status = check_blobs(container, err);
     for (size_t i = 0; i < container->n_files && !status; i++) status = llmq_check_padding(container, i, err);

@@ -72,10 +72,11 @@ static void work(void *context, unsigned worker)
 
 enum status jobs_run(const struct job_list *list, struct err *err)
 {
-    struct run run = { .list = list };
+    struct run run = { .list = list, .next.ticket = list->ticket ? *list->ticket : 0 };
     pthread_mutex_init(&run.mutex, NULL);
     pool_run(list->n_workers, work, &run);
     pthread_mutex_destroy(&run.mutex);
+    if (list->ticket) *list->ticket = run.next.ticket;
     if (run.first.code == OK) return OK;
     if (err) *err = run.first;
     return run.first.code;

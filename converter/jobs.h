@@ -17,7 +17,7 @@
 #include "converter/app.h"
 
 struct job {
-    uint64_t ticket; /* 0, 1, 2, ... in the order of tensors and tiles */
+    uint64_t ticket; /* 0, 1, 2, ... (or from *list->ticket on) in the order of tensors and tiles */
     size_t tensor;
     uint64_t first_tile, n_tiles;
 };
@@ -31,6 +31,7 @@ struct job_list {
     enum status (*work)(void *context, unsigned worker, const struct job *job, struct err *err);
     void (*failed)(void *context); /* called once some job has failed, so that waiting ones can be woken; may be NULL */
     void *context;
+    uint64_t *ticket; /* of the first job; then that behind the last, for a list that goes on. NULL: 0 */
 };
 
 /* Runs all jobs; the status and sentence of the first failed job in ticket order. */

@@ -1,6 +1,6 @@
 /* pipeline.c: see pipeline.h.
  *
- * Drawing: observe passes of spanning tensors (range, then candidate errors) and of matrices with scales, then for every job
+ * Drawing: observe passes of a few spanning tensors (range, then candidate errors) and of matrices with scales, then for every job of these tensors
  *   tile_read -> per tile: digest of the source, encode / move / split / narrow -> parts -> writer_put; in ticket order: add measures and digests
  * Why this way: all buffers of a worker are made once; a job never allocates.
  * Corner cases: a NaN or an overflow names tensor, row, column and count; whatever fails wakes the workers that wait for their turn.
@@ -19,6 +19,14 @@
 #include "converter/scan.h"
 #include "converter/tile_read.h"
 
+/* Errors of the candidates of a group, those of its tiles so far added in binary64. */
+struct error_total {
+    uint64_t group;
+    double sums[CANDIDATES_MAX];
+};
+
+enum { HELD_NBYTES = 1 << 20 }; /* of observed scales that wait for their tensors to be encoded */
+
 struct worker {
     uint8_t *source; /* tiles of a job as read */
     uint8_t *planes[OUT_PLANES_MAX]; /* packed tiles of a job, plane by plane */
@@ -26,6 +34,8 @@ struct worker {
     struct part *parts;
     struct measure *measures; /* one a tile of the job */
     struct digest128 *digests; /* one a tile of the job */
+    struct error_total *errors; /* of groups that a tile ends in the middle of */
+    size_t n_errors;
 };
 
 struct pipeline {
@@ -40,6 +50,7 @@ struct pipeline {
     struct digest128 *digests; /* per entry */
     struct digest_stream *stream; /* of the tensor whose turn it is */
     struct observing *observing;
+    size_t first, end; /* tensors that are being encoded */
 };
 
 /* ---- memory of the workers ------------------------------------------------------------------------------------------------------- */
@@ -54,6 +65,7 @@ static void worker_free(struct worker *worker)
     free(worker->parts);
     free(worker->measures);
     free(worker->digests);
+    free(worker->errors);
 }
 
 /* Largest tile of plane number k over all tensors. */
@@ -79,7 +91,9 @@ static enum status worker_make(const struct plan *plan, struct worker *worker, s
     worker->parts = malloc(tiles * OUT_PLANES_MAX * sizeof *worker->parts);
     worker->measures = malloc(tiles * sizeof *worker->measures);
     worker->digests = malloc(tiles * sizeof *worker->digests);
-    fine = fine && worker->scratch.x && worker->scratch.y && worker->scratch.codes && worker->parts && worker->measures && worker->digests;
+    worker->errors = malloc(plan->n_open_groups * sizeof *worker->errors + 1);
+    fine = fine && worker->errors && worker->scratch.x && worker->scratch.y && worker->scratch.codes && worker->parts && worker->measures &&
+           worker->digests;
     return fine ? OK : err_set(err, ERR_MEMORY, "out of memory for the buffers of a thread");
 }
 
@@ -129,16 +143,11 @@ struct observing {
     size_t entry;
     enum observe_pass { OBSERVE_RANGES, OBSERVE_ERRORS, OBSERVE_MATRICES } pass; /* of groups; candidate errors of groups; ranges of matrices */
     struct range *ranges; /* per group or matrix */
-    double sums[CANDIDATES_MAX]; /* of the group whose tiles are passing */
-    uint64_t group; /* that group */
+    struct error_total *totals; /* of the groups that lie side by side */
+    size_t n_totals;
     struct turn turn;
     pthread_mutex_t lock; /* of ranges */
 };
-
-static uint64_t group_of(const struct quant *quant, const struct tile *tile)
-{
-    return quant->group_kind == GROUP_TENSOR ? 0 : tile->row;
-}
 
 static uint64_t observe_tiles(void *context, size_t i)
 {
@@ -151,50 +160,84 @@ static void observe_failed(void *context)
     turn_abort(&((struct pipeline *)context)->observing->turn);
 }
 
-/* Adds a tile's errors; the choice is made anew each time, so it stands once the group's last tile has passed. */
-static void fold_errors(struct pipeline *pipeline, const struct quant *quant, uint64_t group, const double *part)
+/* The tile at place as it was read. */
+static struct codec_tile tile_of(const struct pipeline *pipeline, size_t i, const uint8_t *source, const struct tile *place)
 {
-    struct observing *observing = pipeline->observing;
-    if (group != observing->group) memset(observing->sums, 0, sizeof observing->sums);
-    observing->group = group;
-    for (uint32_t c = 0; c < CANDIDATES_MAX; c++) observing->sums[c] += part[c];
-    quant_choose(quant, observing->ranges[group], observing->sums, &pipeline->given[observing->entry][group]);
-}
-
-/* Rows [first, first + n_rows) of a tile that is read. */
-static struct codec_tile part_of_tile(const struct pipeline *pipeline, size_t i, const uint8_t *source, const struct tile *place, uint64_t first,
-                                      uint64_t n_rows)
-{
-    const struct dtype *dtype = tile_read_dtype(plan_tensor(pipeline->plan, i));
-    return (struct codec_tile){ .source = source + first * place->n_cols * dtype->bits / 8,
-                                .dtype = dtype,
-                                .n_rows = n_rows,
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    return (struct codec_tile){ .source = source,
+                                .dtype = tile_read_dtype(plan_tensor(pipeline->plan, i)),
+                                .n_rows = place->n_rows,
                                 .n_cols = place->n_cols,
-                                .nonfinite = pipeline->plan->nonfinite };
+                                .nonfinite = pipeline->plan->nonfinite,
+                                .first_row = place->row,
+                                .first_col = place->col,
+                                .matrix_rows = shape_matrix_rows(&entry->shape) };
 }
 
-/* Adds the range of a tile to that of its group, or piece by piece to those of its matrices. Ranges need no order. */
+/* The next piece of a tile that belongs to one group, or to one matrix. */
+static bool next_piece(const struct pipeline *pipeline, size_t i, const struct tile *place, struct codec_piece *piece)
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    if (pipeline->observing->pass != OBSERVE_MATRICES) return codec_next_piece(&entry->verdict.quant, &entry->shape, place, piece);
+    const uint64_t step = shape_matrix_rows(&entry->shape), row = piece->at.row + piece->at.n_rows;
+    if (row >= place->n_rows) return false;
+    const uint64_t left = step - (place->row + row) % step;
+    piece->at = (struct tile){ .row = row, .n_rows = left < place->n_rows - row ? left : place->n_rows - row, .n_cols = place->n_cols };
+    piece->group = (place->row + row) / step;
+    return true;
+}
+
+/* Adds the ranges of a tile to those of its groups or matrices. Ranges need no order. */
 static enum status observe_ranges(struct pipeline *pipeline, size_t i, const struct tile *place, struct worker *worker, struct err *err)
 {
     struct observing *observing = pipeline->observing;
-    const struct plan_entry *entry = &pipeline->plan->entries[i];
-    const bool matrices = observing->pass == OBSERVE_MATRICES;
-    const uint64_t step = matrices ? entry->shape.rows / entry->shape.n_matrices : UINT64_MAX;
+    const struct codec_tile tile = tile_of(pipeline, i, worker->source, place);
+    struct codec_piece piece = { 0 };
     struct codec_fault fault;
-    struct range part;
-    for (uint64_t r = 0, count; r < place->n_rows; r += count) {
-        uint64_t left = step - (place->row + r) % step;
-        count = left < place->n_rows - r ? left : place->n_rows - r;
-        struct codec_tile tile = part_of_tile(pipeline, i, worker->source, place, r, count);
-        if (!codec_observe_range(pipeline->app->kernels, &tile, &worker->scratch, &part, &fault)) {
-            fault.row += r;
+    struct range range;
+    while (next_piece(pipeline, i, place, &piece)) {
+        const struct codec_tile part = codec_part(&tile, &piece.at);
+        if (!codec_observe_range(pipeline->app->kernels, &part, &worker->scratch, &range, &fault)) {
+            fault.row += piece.at.row;
+            fault.col += piece.at.col;
             return describe_fault(pipeline, i, place, &fault, err);
         }
         pthread_mutex_lock(&observing->lock);
-        range_add(&observing->ranges[matrices ? (place->row + r) / step : group_of(&entry->verdict.quant, place)], part);
+        range_add(&observing->ranges[piece.group], range);
         pthread_mutex_unlock(&observing->lock);
     }
     return OK;
+}
+
+/* Errors of a tile's groups: the scale of a group that is complete is chosen at once; those of the others go to the worker, one behind the other. */
+static void observe_errors(struct pipeline *pipeline, size_t i, const struct tile *place, struct worker *worker)
+{
+    const struct quant *quant = &pipeline->plan->entries[i].verdict.quant;
+    const struct range *ranges = pipeline->observing->ranges;
+    const struct codec_tile tile = tile_of(pipeline, i, worker->source, place);
+    struct codec_piece piece = { 0 };
+    struct error_total *out = worker->errors;
+    while (next_piece(pipeline, i, place, &piece)) {
+        const struct codec_tile part = codec_part(&tile, &piece.at);
+        out->group = piece.group;
+        codec_observe_errors(quant, pipeline->app->kernels, &part, &worker->scratch, ranges[piece.group], out->sums);
+        if (piece.complete) quant_choose(quant, ranges[piece.group], out->sums, &pipeline->given[i][piece.group]);
+        else out++;
+    }
+    worker->n_errors = (size_t)(out - worker->errors);
+}
+
+/* Adds a tile's errors; the choice is made anew each time, so it stands once the group's last tile has passed. */
+static void fold_errors(struct pipeline *pipeline, const struct quant *quant, const struct worker *worker)
+{
+    struct observing *observing = pipeline->observing;
+    for (size_t k = 0; k < worker->n_errors; k++) {
+        const struct error_total *part = &worker->errors[k];
+        struct error_total *total = &observing->totals[part->group % observing->n_totals];
+        if (total->group != part->group) *total = (struct error_total){ .group = part->group };
+        for (uint32_t c = 0; c < CANDIDATES_MAX; c++) total->sums[c] += part->sums[c];
+        quant_choose(quant, observing->ranges[part->group], total->sums, &pipeline->given[observing->entry][part->group]);
+    }
 }
 
 static enum status observe_job(void *context, unsigned worker_index, const struct job *job, struct err *err)
@@ -204,18 +247,12 @@ static enum status observe_job(void *context, unsigned worker_index, const struc
     const struct plan_entry *entry = &pipeline->plan->entries[job->tensor];
     struct worker *worker = &pipeline->workers[worker_index];
     struct tile place = plane_tile(&entry->source, job->first_tile);
-    uint64_t group = group_of(&entry->verdict.quant, &place);
-    double errors[CANDIDATES_MAX];
     enum status status = tile_read(pipeline->plan->container, entry->tensor, &entry->source, job->first_tile, 1, worker->source, err);
-    if (!status && observing->pass == OBSERVE_ERRORS) {
-        struct codec_tile tile = part_of_tile(pipeline, job->tensor, worker->source, &place, 0, place.n_rows);
-        codec_observe_errors(&entry->verdict.quant, pipeline->app->kernels, &tile, &worker->scratch, observing->ranges[group], errors);
-    } else if (!status) {
-        status = observe_ranges(pipeline, job->tensor, &place, worker, err);
-    }
+    if (!status && observing->pass == OBSERVE_ERRORS) observe_errors(pipeline, job->tensor, &place, worker);
+    else if (!status) status = observe_ranges(pipeline, job->tensor, &place, worker, err);
     if (status) return status;
     if (!turn_wait(&observing->turn, job->ticket)) return err_set(err, ERR_CANCELLED, "stopped");
-    if (observing->pass == OBSERVE_ERRORS) fold_errors(pipeline, &entry->verdict.quant, group, errors);
+    if (observing->pass == OBSERVE_ERRORS) fold_errors(pipeline, &entry->verdict.quant, worker);
     turn_done(&observing->turn, job->ticket);
     progress_add(pipeline->progress, plane_tile_nbytes(&entry->source, job->first_tile));
     return OK;
@@ -225,11 +262,10 @@ static enum status observe_pass(struct pipeline *pipeline, enum observe_pass pas
 {
     struct observing *observing = pipeline->observing;
     observing->pass = pass;
-    observing->group = UINT64_MAX;
     turn_init(&observing->turn);
     pthread_mutex_init(&observing->lock, NULL);
     struct job_list list = {
-        pipeline->plan->n_tensors, observe_tiles, 1, pipeline->plan->n_workers, pipeline->app->stop, observe_job, observe_failed, pipeline
+        pipeline->plan->n_tensors, observe_tiles, 1, pipeline->plan->n_workers, pipeline->app->stop, observe_job, observe_failed, pipeline, NULL
     };
     enum status status = jobs_run(&list, err);
     turn_destroy(&observing->turn);
@@ -237,24 +273,39 @@ static enum status observe_pass(struct pipeline *pipeline, enum observe_pass pas
     return status;
 }
 
+/* Candidate 0 of each group, which must exist. */
+static enum status first_candidates(struct pipeline *pipeline, size_t i, size_t n_groups, struct err *err)
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    const struct quant *quant = &entry->verdict.quant;
+    const uint64_t per_row = quant_groups_per_row(quant, entry->shape.cols);
+    for (size_t g = 0; g < n_groups; g++) {
+        if (quant->format->family->candidate(quant, pipeline->observing->ranges[g], 0, &pipeline->given[i][g])) continue;
+        const struct codec_fault fault = { CODEC_SCALE_OVERFLOW, 0, 0 };
+        const struct tile place = { .row = quant_first_row(quant, shape_matrix_rows(&entry->shape), g / per_row), .col = g % per_row * quant->group };
+        return describe_fault(pipeline, i, &place, &fault, err);
+    }
+    return OK;
+}
+
 /* Scales of the groups of one spanning tensor. */
 static enum status observe_groups(struct pipeline *pipeline, size_t i, struct err *err)
 {
     const struct plan_entry *entry = &pipeline->plan->entries[i];
     const struct quant *quant = &entry->verdict.quant;
-    size_t n_groups = quant->group_kind == GROUP_TENSOR ? 1 : (size_t)entry->source.rows;
-    struct observing observing = { .entry = i, .ranges = calloc(n_groups, sizeof *observing.ranges) };
+    const size_t per_row = (size_t)quant_groups_per_row(quant, entry->shape.cols);
+    const size_t n_groups = per_row * (size_t)quant_scale_rows(quant, entry->shape.rows, shape_matrix_rows(&entry->shape));
+    struct observing observing = { .entry = i, .n_totals = per_row };
+    observing.ranges = calloc(n_groups, sizeof *observing.ranges);
+    observing.totals = malloc(per_row * sizeof *observing.totals);
     pipeline->given[i] = calloc(n_groups, sizeof **pipeline->given);
     pipeline->observing = &observing;
-    enum status status =
-        observing.ranges && pipeline->given[i] ? observe_pass(pipeline, OBSERVE_RANGES, err) : err_set(err, ERR_MEMORY, "out of memory");
-    for (size_t g = 0; g < n_groups && !status; g++)
-        if (!quant->format->family->candidate(quant, observing.ranges[g], 0, &pipeline->given[i][g])) {
-            struct codec_fault fault = { CODEC_SCALE_OVERFLOW, 0, 0 };
-            struct tile place = { .row = quant->group_kind == GROUP_TENSOR ? 0 : g };
-            status = describe_fault(pipeline, i, &place, &fault, err);
-        }
+    enum status status = observing.ranges && observing.totals && pipeline->given[i] ? OK : err_set(err, ERR_MEMORY, "out of memory");
+    for (size_t k = 0; k < per_row && !status; k++) observing.totals[k].group = UINT64_MAX;
+    if (!status) status = observe_pass(pipeline, OBSERVE_RANGES, err);
+    if (!status) status = first_candidates(pipeline, i, n_groups, err);
     if (!status && quant->format->family->candidates(quant) > 1) status = observe_pass(pipeline, OBSERVE_ERRORS, err);
+    free(observing.totals);
     free(observing.ranges);
     pipeline->observing = NULL;
     return status;
@@ -297,12 +348,11 @@ static enum status quantise_tile(struct pipeline *pipeline, size_t i, const stru
     const struct plan_entry *entry = &pipeline->plan->entries[i];
     const struct quant *quant = &entry->verdict.quant;
     struct codec_fault fault;
-    struct codec_tile tile = part_of_tile(pipeline, i, source, place, 0, place->n_rows);
+    struct codec_tile tile = tile_of(pipeline, i, source, place);
     tile.measure = pipeline->plan->measure ? measure : NULL;
-    tile.first_row = place->row;
-    tile.matrix_rows = entry->shape.rows / entry->shape.n_matrices;
     tile.tensor_scales = pipeline->tensor_scales[i];
-    if (entry->spans) tile.given = &pipeline->given[i][group_of(quant, place)];
+    tile.given = pipeline->given[i];
+    tile.given_cols = quant_groups_per_row(quant, entry->shape.cols);
     for (uint32_t k = 0; k < CODEC_PLANES_MAX; k++) tile.planes[k] = planes[k];
     if (codec_encode(quant, pipeline->app->kernels, &tile, &worker->scratch, &fault)) return OK;
     return describe_fault(pipeline, i, place, &fault, err);
@@ -425,7 +475,8 @@ static enum status encode_job(void *context, unsigned worker_index, const struct
 
 static uint64_t encode_tiles(void *context, size_t i)
 {
-    return plan_tile_count(((struct pipeline *)context)->plan, i);
+    const struct pipeline *pipeline = context;
+    return i >= pipeline->first && i < pipeline->end ? plan_tile_count(pipeline->plan, i) : 0;
 }
 
 static void encode_failed(void *context)
@@ -453,16 +504,56 @@ static enum status make_all(struct pipeline *pipeline, struct err *err)
     return status;
 }
 
+/* Bytes that the observed scales of one tensor take. */
+static uint64_t observed_nbytes(const struct plan *plan, size_t i)
+{
+    const struct plan_entry *entry = &plan->entries[i];
+    const struct quant *quant = &entry->verdict.quant;
+    if (!entry->spans) return 0;
+    return quant_scale_rows(quant, entry->shape.rows, shape_matrix_rows(&entry->shape)) * quant_groups_per_row(quant, entry->shape.cols) *
+           sizeof(struct group_scale);
+}
+
+/* Observes tensors from number first on, as long as little memory is taken for their scales; *end is the first one left out. */
+static enum status observe_some(struct pipeline *pipeline, size_t first, size_t *end, struct err *err)
+{
+    const struct plan *plan = pipeline->plan;
+    uint64_t held = 0;
+    enum status status = OK;
+    for (*end = first; *end < plan->n_tensors && !status; ++*end) {
+        held += observed_nbytes(plan, *end);
+        if (held > HELD_NBYTES && *end > first) break;
+        if (plan_tile_count(plan, *end)) status = observe_tensor(pipeline, *end, err);
+    }
+    return status;
+}
+
+/* Encodes the tensors that have been observed; tickets go on from run to run. */
+static enum status encode_some(struct pipeline *pipeline, size_t first, size_t end, uint64_t *ticket, struct err *err)
+{
+    const struct plan *plan = pipeline->plan;
+    struct job_list list = {
+        plan->n_tensors, encode_tiles, plan->options.tiles_per_job, plan->n_workers, pipeline->app->stop, encode_job, encode_failed, pipeline, ticket
+    };
+    pipeline->first = first;
+    pipeline->end = end;
+    enum status status = jobs_run(&list, err);
+    for (size_t i = first; i < end; i++) {
+        free(pipeline->given[i]);
+        pipeline->given[i] = NULL;
+    }
+    return status;
+}
+
 static enum status run_passes(struct pipeline *pipeline, struct err *err)
 {
     const struct plan *plan = pipeline->plan;
     enum status status = OK;
-    for (size_t i = 0; i < plan->n_tensors && !status; i++)
-        if (plan_tile_count(plan, i)) status = observe_tensor(pipeline, i, err);
-    if (status) return status;
-    struct job_list list = { plan->n_tensors, encode_tiles, plan->options.tiles_per_job, plan->n_workers, pipeline->app->stop, encode_job,
-                             encode_failed,   pipeline };
-    status = jobs_run(&list, err);
+    uint64_t ticket = 0;
+    for (size_t first = 0, end; first < plan->n_tensors && !status; first = end) {
+        status = observe_some(pipeline, first, &end, err);
+        if (!status) status = encode_some(pipeline, first, end, &ticket, err);
+    }
     if (!status) status = container_check_unchanged(plan->container, err);
     return status ? status : plan->writer->finish(pipeline->writer, pipeline->digests, err);
 }

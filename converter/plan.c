@@ -29,6 +29,7 @@ enum {
     THREAD_NBYTES = 1 << 16, /* stack and allocator of a thread, resident */
     RESULT_NBYTES = sizeof(struct measure) + sizeof(struct digest128) + sizeof(struct group_scale *), /* the pipeline's, of a tensor */
     NAME_NBYTES = 64, /* of a tensor in the table of names, and what an allocation costs */
+    OPEN_GROUP_NBYTES = 2 * CANDIDATES_MAX * sizeof(double), /* of a group that is searched, a thread's and its share of the sum */
     TILES_PER_JOB_MAX = 16
 };
 
@@ -244,6 +245,7 @@ static enum status plan_carry(struct plan *plan, size_t i, struct err *err)
     if (!tensor->quant) return refuse_unknown(plan, i, err);
     *quant = *tensor->quant;
     quant->format = format_find(tensor->quant->format->name);
+    quant->elem = quant->format ? quant->format->elem : NULL;
     if (!quant->format) return err_set(err, ERR_UNSUPPORTED, "tensor '%s' has format %s, which is none of llmq's own", name, tensor->format);
     quant->blocks = plan->writer->blocks || quant->format->family->blocks;
     enum status status = check_blocks(quant, &entry->shape, err);
@@ -258,9 +260,19 @@ static enum status plan_carry(struct plan *plan, size_t i, struct err *err)
     entry->source = (struct plane){ "data", 0, entry->shape.rows, entry->shape.cols, 0, 0 };
     codec_tile_shape(quant, &entry->shape, &entry->source.tile_rows, &entry->source.tile_cols);
     plan->n_carried++;
-    plan->n_carried_groups += quant_groups_per_row(quant, entry->shape.cols) * (quant->group_kind == GROUP_TENSOR ? 1 : entry->shape.rows);
+    plan->n_carried_groups +=
+        quant_groups_per_row(quant, entry->shape.cols) * quant_scale_rows(quant, entry->shape.rows, shape_matrix_rows(&entry->shape));
     plan->scratch_weights = (size_t)size_max(plan->scratch_weights, codec_scratch_weights(quant, entry->shape.rows, entry->shape.cols));
     return plan_planes(plan, i, quant, err);
+}
+
+/* Groups that a tile may end in the middle of: the squares of its first and of its last row of them, or the one it belongs to. */
+static size_t open_groups(const struct plan_entry *entry)
+{
+    const struct quant *quant = &entry->verdict.quant;
+    if (!entry->spans || quant->format->family->candidates(quant) == 1) return 0;
+    const uint64_t cols = size_min(entry->source.tile_cols, entry->shape.cols);
+    return quant->group_kind == GROUP_SQUARE ? (size_t)(2 * quant_groups_per_row(quant, cols)) : 1;
 }
 
 static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
@@ -273,6 +285,7 @@ static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
     entry->spans = codec_spans(quant, entry->shape.rows, entry->shape.cols);
     entry->source = (struct plane){ "data", tile_read_dtype(tensor)->bits, entry->shape.rows, entry->shape.cols, 0, 0 };
     codec_tile_shape(quant, &entry->shape, &entry->source.tile_rows, &entry->source.tile_cols);
+    plan->n_open_groups = (size_t)size_max(plan->n_open_groups, open_groups(entry));
     entry->n_reads = 1u + quant->tensor_scale + (entry->spans ? family->candidates(quant) > 1 ? 2u : 1u : 0u);
     plan->scratch_weights = (size_t)size_max(plan->scratch_weights, codec_scratch_weights(quant, entry->shape.rows, entry->shape.cols));
     return plan_planes(plan, i, quant, err);
@@ -373,7 +386,7 @@ uint64_t plan_tile_count(const struct plan *plan, size_t index)
 static bool same_coding(const struct quant *a, const struct quant *b)
 {
     return strcmp(a->format->name, b->format->name) == 0 && a->group_kind == b->group_kind && a->group == b->group && a->scale == b->scale &&
-           a->tensor_scale == b->tensor_scale;
+           a->sub_block == b->sub_block && a->shift_bits == b->shift_bits && a->tensor_scale == b->tensor_scale;
 }
 
 /* Sets quant to its fallback as long as rows of cols weights do not fit. */
@@ -476,8 +489,8 @@ static enum status size_with(struct plan *plan, unsigned n_workers, uint32_t til
     plan->options.tiles_per_job = tiles_per_job;
     enum status status = plan->writer->plan(plan->outs, plan->n_tensors, plan->blobs, plan->n_blobs, &plan->options, &plan->size, err);
     if (status) return status;
-    uint64_t worker =
-        tiles_per_job * (plan->source_tile_nbytes + plan->planes_tile_nbytes) + plan->scratch_weights * 10 + plan->size.worker_nbytes + THREAD_NBYTES;
+    uint64_t worker = tiles_per_job * (plan->source_tile_nbytes + plan->planes_tile_nbytes) + plan->scratch_weights * 10 +
+                      plan->n_open_groups * OPEN_GROUP_NBYTES + plan->size.worker_nbytes + THREAD_NBYTES;
     plan->ram_nbytes = PROGRAM_NBYTES + n_workers * worker;
     return OK;
 }

@@ -66,6 +66,7 @@ struct plan {
     uint64_t max_ram, ram_nbytes; /* budget; what the plan needs, without the index */
     uint64_t index_nbytes; /* memory for what is held of every tensor, beside the budget */
     size_t scratch_weights; /* of one worker */
+    size_t n_open_groups; /* groups that one tile may end in the middle of, where they are searched */
     uint64_t source_tile_nbytes, planes_tile_nbytes; /* largest of one tile */
     /* totals */
     uint64_t n_carried, n_carried_groups, n_fallbacks, n_already; /* already: plain tensors that have the type asked for */

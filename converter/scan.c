@@ -160,7 +160,7 @@ enum status scan_model(const struct app *app, struct container *container, const
     if (!run.buffers) return err_set(err, ERR_MEMORY, "out of memory");
     turn_init(&run.turn);
     run.progress = progress_open(app, "scan", total);
-    struct job_list list = { container->n_tensors, scan_tiles, 1, n_workers, app->stop, scan_job, scan_failed, &run };
+    struct job_list list = { container->n_tensors, scan_tiles, 1, n_workers, app->stop, scan_job, scan_failed, &run, NULL };
     enum status status = jobs_run(&list, err);
     progress_close(run.progress);
     turn_destroy(&run.turn);

@@ -68,56 +68,74 @@ static struct codec_tile codec_tile_of(const struct matrix *matrix, const struct
 
 /* ---- groups over several tiles -------------------------------------------------------------------------------------------------- */
 
-static uint64_t group_of(const struct matrix *matrix, uint64_t row)
-{
-    return matrix->quant->group_kind == GROUP_TENSOR ? 0 : row;
-}
-
 static enum status find_ranges(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct range *ranges,
                                struct err *err)
 {
     for (uint64_t t = 0; t < plane_tile_count(&matrix->source); t++) {
         struct tile place = plane_tile(&matrix->source, t);
-        struct codec_tile tile = codec_tile_of(matrix, &place, bytes + plane_tile_offset(&matrix->source, t));
-        struct range *range = &ranges[group_of(matrix, place.row)], part;
+        const struct codec_tile tile = codec_tile_of(matrix, &place, bytes + plane_tile_offset(&matrix->source, t));
+        struct codec_piece piece = { 0 };
         struct codec_fault fault;
-        if (!codec_observe_range(matrix->kernels, &tile, scratch, &part, &fault)) return fault_status(matrix, &place, &fault, err);
-        range_add(range, part);
+        struct range range;
+        while (codec_next_piece(matrix->quant, &matrix->shape, &place, &piece)) {
+            const struct codec_tile part = codec_part(&tile, &piece.at);
+            if (!codec_observe_range(matrix->kernels, &part, scratch, &range, &fault)) {
+                fault.row += piece.at.row;
+                fault.col += piece.at.col;
+                return fault_status(matrix, &place, &fault, err);
+            }
+            range_add(&ranges[piece.group], range);
+        }
     }
     return OK;
 }
 
 /* The choice is made anew after every tile, so it stands once the group's last tile has passed. */
 static void choose(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, const struct range *ranges,
-                   struct group_scale *given)
+                   double (*sums)[CANDIDATES_MAX], struct group_scale *given)
 {
-    double sums[CANDIDATES_MAX], part[CANDIDATES_MAX];
-    uint64_t current = UINT64_MAX;
+    double part_sums[CANDIDATES_MAX];
     for (uint64_t t = 0; t < plane_tile_count(&matrix->source); t++) {
         struct tile place = plane_tile(&matrix->source, t);
-        struct codec_tile tile = codec_tile_of(matrix, &place, bytes + plane_tile_offset(&matrix->source, t));
-        uint64_t group = group_of(matrix, place.row);
-        if (group != current) memset(sums, 0, sizeof sums);
-        current = group;
-        codec_observe_errors(matrix->quant, matrix->kernels, &tile, scratch, ranges[group], part);
-        for (uint32_t c = 0; c < CANDIDATES_MAX; c++) sums[c] += part[c];
-        quant_choose(matrix->quant, ranges[group], sums, &given[group]);
+        const struct codec_tile tile = codec_tile_of(matrix, &place, bytes + plane_tile_offset(&matrix->source, t));
+        struct codec_piece piece = { 0 };
+        while (codec_next_piece(matrix->quant, &matrix->shape, &place, &piece)) {
+            const struct codec_tile part = codec_part(&tile, &piece.at);
+            const uint64_t g = piece.group;
+            codec_observe_errors(matrix->quant, matrix->kernels, &part, scratch, ranges[g], part_sums);
+            for (uint32_t c = 0; c < CANDIDATES_MAX; c++) sums[g][c] += part_sums[c];
+            quant_choose(matrix->quant, ranges[g], sums[g], &given[g]);
+        }
     }
+}
+
+static enum status first_candidates(const struct matrix *matrix, size_t n_groups, const struct range *ranges, struct group_scale *given,
+                                    struct err *err)
+{
+    const struct quant *quant = matrix->quant;
+    const uint64_t per_row = matrix->planes[1].cols;
+    for (size_t g = 0; g < n_groups; g++) {
+        if (quant->format->family->candidate(quant, ranges[g], 0, &given[g])) continue;
+        const struct tile place = { .row = quant_first_row(quant, shape_matrix_rows(&matrix->shape), g / per_row),
+                                    .col = g % per_row * quant->group };
+        return fault_status(matrix, &place, &(struct codec_fault){ CODEC_SCALE_OVERFLOW, 0, 0 }, err);
+    }
+    return OK;
 }
 
 static enum status find_scales(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct group_scale **out,
                                struct err *err)
 {
-    const struct family *family = matrix->quant->format->family;
-    size_t n_groups = (size_t)matrix->planes[1].rows;
+    const bool searched = matrix->quant->format->family->candidates(matrix->quant) > 1;
+    size_t n_groups = (size_t)(matrix->planes[1].rows * matrix->planes[1].cols);
     struct range *ranges = calloc(n_groups + 1, sizeof *ranges);
+    double(*sums)[CANDIDATES_MAX] = calloc(searched ? n_groups + 1 : 1, sizeof *sums);
     struct group_scale *given = *out = calloc(n_groups + 1, sizeof *given);
-    enum status status =
-        ranges && given ? find_ranges(matrix, bytes, scratch, ranges, err) : err_set(err, ERR_MEMORY, "out of memory for %zu scales", n_groups);
-    for (size_t g = 0; g < n_groups && status == OK; g++)
-        if (!family->candidate(matrix->quant, ranges[g], 0, &given[g]))
-            status = fault_status(matrix, &(struct tile){ .row = g }, &(struct codec_fault){ CODEC_SCALE_OVERFLOW, 0, 0 }, err);
-    if (status == OK && family->candidates(matrix->quant) > 1) choose(matrix, bytes, scratch, ranges, given);
+    enum status status = ranges && sums && given ? OK : err_set(err, ERR_MEMORY, "out of memory for %zu scales", n_groups);
+    if (status == OK) status = find_ranges(matrix, bytes, scratch, ranges, err);
+    if (status == OK) status = first_candidates(matrix, n_groups, ranges, given, err);
+    if (status == OK && searched) choose(matrix, bytes, scratch, ranges, sums, given);
+    free(sums);
     free(ranges);
     return status;
 }
@@ -177,10 +195,12 @@ enum status matrix_encode(const struct matrix *matrix, uint64_t index, const uin
     struct tile place = plane_tile(&matrix->source, index);
     struct codec_tile tile = codec_tile_of(matrix, &place, bytes);
     struct codec_fault fault;
-    if (observed->given) tile.given = &observed->given[group_of(matrix, place.row)];
+    tile.given = observed->given;
+    tile.given_cols = quant_groups_per_row(matrix->quant, matrix->shape.cols);
     tile.tensor_scales = observed->tensor_scales;
     tile.first_row = place.row;
-    tile.matrix_rows = matrix->shape.rows / matrix->shape.n_matrices;
+    tile.first_col = place.col;
+    tile.matrix_rows = shape_matrix_rows(&matrix->shape);
     for (uint32_t k = 0; k < matrix->n_planes; k++) tile.planes[k] = planes[k];
     if (codec_encode(matrix->quant, matrix->kernels, &tile, scratch, &fault)) return OK;
     return fault_status(matrix, &place, &fault, err);

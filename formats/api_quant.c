@@ -62,6 +62,8 @@ enum llmq_status llmq_quant_of_tensor(const struct llmq_model *model, size_t ind
     struct quant *quant = &(*out)->quant;
     quant->group_kind = entry->quant.group_kind;
     quant->group = entry->quant.group;
+    quant->sub_block = entry->quant.sub_block;
+    quant->shift_bits = entry->quant.shift_bits;
     quant->scale = entry->quant.scale;
     if (entry->quant.rule != RULE_COUNT && format->rules >> entry->quant.rule & 1) quant->rule = entry->quant.rule;
     if (entry->quant.rounding != ROUND_COUNT) quant->rounding = entry->quant.rounding;
@@ -140,6 +142,12 @@ enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float 
 
 /* ---- dequantising --------------------------------------------------------------------------------------------------------------- */
 
+/* Rows that plane number k goes on when row r of a matrix has been decoded. */
+static uint64_t rows_on(const struct quant *quant, uint64_t n_rows, uint64_t r, uint32_t k)
+{
+    return k == 0 ? 1 : quant_scale_row(quant, n_rows, r + 1) - quant_scale_row(quant, n_rows, r);
+}
+
 enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void *codes, const void *scales, const void *zeros, uint64_t n_rows,
                                       uint64_t cols, float *out, struct llmq_error *error)
 {
@@ -153,8 +161,7 @@ enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void
     const uint8_t *streams[CODEC_PLANES_MAX] = { codes, scales, zeros, NULL };
     for (uint64_t r = 0; r < n_rows; r++) {
         codec_decode_row(&quant->quant, quant->kernels, streams, 1.0f, 0, (size_t)cols, out + r * cols);
-        for (uint32_t k = 0; k < matrix.n_planes; k++)
-            if (matrix.planes[k].rows > 1) streams[k] += plane_row_nbytes(&matrix.planes[k]);
+        for (uint32_t k = 0; k < matrix.n_planes; k++) streams[k] += rows_on(&quant->quant, n_rows, r, k) * plane_row_nbytes(&matrix.planes[k]);
     }
     return LLMQ_OK;
 }

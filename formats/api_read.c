@@ -87,10 +87,9 @@ static struct plane plane_of(const struct llmq_model *model, size_t index, uint3
 
 static uint32_t group_of(const struct llmq_entry *entry)
 {
+    static const uint32_t whole[] = { [GROUP_CHANNEL] = LLMQ_GROUP_CHANNEL, [GROUP_TENSOR] = LLMQ_GROUP_TENSOR, [GROUP_SQUARE] = LLMQ_GROUP_SQUARE };
     if (!entry->decodable) return 0;
-    return entry->quant.group_kind == GROUP_SIZE      ? entry->quant.group
-           : entry->quant.group_kind == GROUP_CHANNEL ? LLMQ_GROUP_CHANNEL
-                                                      : LLMQ_GROUP_TENSOR;
+    return entry->quant.group_kind == GROUP_SIZE ? entry->quant.group : whole[entry->quant.group_kind];
 }
 
 size_t llmq_model_tensor_count(const struct llmq_model *model)

@@ -85,6 +85,7 @@ struct llmq_error {
 
 #define LLMQ_GROUP_CHANNEL UINT32_MAX /* one group a row */
 #define LLMQ_GROUP_TENSOR (UINT32_MAX - 1) /* one group in all */
+#define LLMQ_GROUP_SQUARE (UINT32_MAX - 2) /* 128 x 128 weights of a matrix */
 
 /* One format that this library quantises to. */
 struct llmq_format_info {
@@ -141,7 +142,7 @@ struct llmq_tensor_info {
     uint32_t n_planes; /* see llmq_model_plane */
     /* quantised tensors; format is NULL for a kept one, the others then NULL and 0 */
     const char *format; /* "int4" */
-    uint32_t group; /* weights a group, 1 .. 32768, or LLMQ_GROUP_CHANNEL, LLMQ_GROUP_TENSOR; 0 when this library does not know the format's family */
+    uint32_t group; /* weights a group, 1 .. 32768, or one of the LLMQ_GROUP_ numbers; 0 when this library does not know the format's family */
     const char *scale; /* how scales are stored: "e8m0", "bf16", "f16", "f32" */
     const char *scale_rule, *rounding; /* how it was quantised, "" when the file does not say */
 };

@@ -294,7 +294,7 @@ static void run(const struct tensor *tensor, const struct kernels *kernels, size
     }
     for (uint64_t g = 0; spans && g < n_groups; g++) {
         layout_store_scales(&tensor->quant, &scales[g], 1, planes->bytes[1] + g * plane_row_nbytes(&tensor->plane[1]));
-        if (tensor->n_planes > 2) layout_store_zeros(&tensor->quant, &scales[g], 1, planes->bytes[2] + g * plane_row_nbytes(&tensor->plane[2]));
+        if (tensor->n_planes > 2) layout_store_sides(&tensor->quant, &scales[g], 1, planes->bytes[2] + g * plane_row_nbytes(&tensor->plane[2]));
     }
     free_scratch(&scratch);
 }

@@ -174,9 +174,11 @@ static void test_every_parameter(void **state)
             struct quant_params params = { .scale = scale_type_name((enum scale_type)type) };
             assert_int_equal(quant_parse(format->name, &params, &quant, &err), format->scale_types >> type & 1u ? OK : ERR_USAGE);
         }
-        struct quant_params channel = { .group = "channel" }, tensor = { .group = "tensor" };
-        assert_int_equal(quant_parse(format->name, &channel, &quant, &err), format->channel ? OK : ERR_USAGE);
-        assert_int_equal(quant_parse(format->name, &tensor, &quant, &err), format->tensor ? OK : ERR_USAGE);
+        static const char *const kinds[] = { [GROUP_CHANNEL] = "channel", [GROUP_TENSOR] = "tensor", [GROUP_SQUARE] = "128x128" };
+        for (int kind = GROUP_CHANNEL; kind <= GROUP_SQUARE; kind++) {
+            struct quant_params params = { .group = kinds[kind] };
+            assert_int_equal(quant_parse(format->name, &params, &quant, &err), format->group_kinds >> kind & 1u ? OK : ERR_USAGE);
+        }
     }
 }
 
@@ -188,7 +190,7 @@ static void test_group_sizes(void **state)
     assert_int_equal(quant_groups_per_row(&quant, 40), 2);
     assert_int_equal(quant_groups_per_row(&quant, 0), 0);
     assert_int_equal(quant_groups_per_row(&quant, UINT64_MAX), UINT64_MAX / 32 + 1);
-    quant.group_kind = GROUP_CHANNEL;
+    quant = (struct quant){ .group_kind = GROUP_CHANNEL };
     assert_int_equal(quant_group_len(&quant, 40), 40);
     assert_int_equal(quant_groups_per_row(&quant, 40), 1);
 }
@@ -206,7 +208,7 @@ static double sqnr_of(const struct quant *quant, size_t n, double *squared)
     for (size_t i = 0, g = 0; i < n; i += group, g++) {
         struct group_scale scale;
         assert_true(quant_group(quant, kernels, gaussian + i, NULL, group, &scale, codes));
-        kernels->decode(quant->format->elem, &(struct groups){ group, group, &scale }, codes, y);
+        kernels->decode(quant->elem, &(struct groups){ group, group, &scale }, codes, y);
         double error = 0;
         for (size_t k = 0; k < group; k++) {
             double d = (double)gaussian[i + k] - (double)y[k];

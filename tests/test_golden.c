@@ -244,7 +244,7 @@ static void run_given(const struct golden *golden, const struct kernels *kernels
     given.given = &scale;
     assert_true(codec_encode(&golden->quant, kernels, &given, scratch, &fault));
     layout_store_scales(&golden->quant, &scale, 1, tile->planes[1]);
-    if (golden->quant.format->zero_point) layout_store_zeros(&golden->quant, &scale, 1, tile->planes[2]);
+    if (golden->quant.format->zero_point) layout_store_sides(&golden->quant, &scale, 1, tile->planes[2]);
 }
 
 static void run_spanning(const struct golden *golden, const struct kernels *kernels)

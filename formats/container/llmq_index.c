@@ -402,29 +402,28 @@ static enum status check_kept(const struct tensor *tensor, struct llmq_entry *en
 static enum status read_group(const cJSON *item, struct quant *quant, struct err *err)
 {
     const cJSON *group = json_get(item, "group");
-    if (group && cJSON_IsString(group)) {
-        quant->group_kind = strcmp(group->valuestring, "tensor") == 0 ? GROUP_TENSOR : GROUP_CHANNEL;
-        if (quant->group_kind == GROUP_CHANNEL && strcmp(group->valuestring, "channel") != 0)
-            return err_set(err, ERR_DATA, "group is '%s'", shown_str(group->valuestring).text);
-        return OK;
-    }
-    quant->group_kind = GROUP_SIZE;
-    return json_u32_in(item, "group", 1, GROUP_MAX, &quant->group, err);
+    if (!group || !cJSON_IsString(group)) return json_u32_in(item, "group", 1, GROUP_MAX, &quant->group, err);
+    quant->group_kind = group_kind_find(group->valuestring);
+    quant->group = quant->group_kind == GROUP_SQUARE ? SQUARE_SIDE : 0;
+    return quant->group_kind != GROUP_SIZE ? OK : err_set(err, ERR_DATA, "group is '%s'", shown_str(group->valuestring).text);
 }
 
-/* Scales or zeros: rows x groups fields, tiles that go with those of the codes or a single one. */
-static enum status check_group_plane(const struct llmq_entry *entry, uint32_t index, const char *name, uint32_t bits, struct err *err)
+/* Planes of scales, zeros, shifts or blocks: a matrix of fields, one for `width` weights of a row (0: for all). Tiles go with those of the codes, or
+ * there is a single one, as squares must have it. */
+static enum status check_group_plane(const struct tensor *tensor, const struct llmq_entry *entry, uint32_t index, const char *name, uint32_t bits,
+                                     uint32_t width, struct err *err)
 {
     const struct quant *quant = &entry->quant;
-    bool one = quant->group_kind == GROUP_TENSOR;
-    uint64_t groups = quant->group_kind == GROUP_SIZE ? size_ceil_div(entry->cols, quant->group) : 1;
-    enum status status = expect_plane(entry, index, name, bits, one ? 1 : entry->rows, groups, err);
+    const struct shape shape = tensor_shape(tensor);
+    const uint64_t rows = quant_scale_rows(quant, entry->rows, shape_matrix_rows(&shape)), cols = width ? size_ceil_div(entry->cols, width) : 1;
+    const bool single = quant->group_kind != GROUP_SIZE, must = quant->group_kind == GROUP_SQUARE, long_rows = entry->tile_cols < entry->cols;
+    enum status status = expect_plane(entry, index, name, bits, rows, cols, err);
     if (status != OK) return status;
-    bool long_rows = entry->tile_cols < entry->cols, sized = quant->group_kind == GROUP_SIZE;
-    if (plane_tile_count(&entry->planes[index].plane) == 1 && !(long_rows && sized)) return OK;
-    if (long_rows && (!sized || entry->tile_cols % quant->group != 0)) return err_set(err, ERR_DATA, "its groups reach over the ends of tiles");
-    uint64_t tile_groups = quant->group_kind == GROUP_SIZE ? size_ceil_div(entry->tile_cols, quant->group) : 1;
-    return expect_tile(entry, index, entry->tile_rows, tile_groups, err);
+    if (long_rows && width && entry->tile_cols % quant->group != 0) return err_set(err, ERR_DATA, "its groups reach over the ends of tiles");
+    if (plane_tile_count(&entry->planes[index].plane) == 1 && (single || !long_rows)) return OK;
+    if (must) return err_set(err, ERR_DATA, "plane '%s' has more than one tile", name);
+    if (long_rows && !width) return err_set(err, ERR_DATA, "its groups reach over the ends of tiles");
+    return expect_tile(entry, index, entry->tile_rows, width ? size_ceil_div(entry->tile_cols, width) : 1, err);
 }
 
 static enum status expect_count(const struct llmq_entry *entry, uint32_t wanted, struct err *err)
@@ -434,24 +433,40 @@ static enum status expect_count(const struct llmq_entry *entry, uint32_t wanted,
 }
 
 /* One plane with a field a block; a row is whole blocks. */
-static enum status check_blocks(const struct llmq_entry *entry, struct err *err)
+static enum status check_blocks(const struct tensor *tensor, const struct llmq_entry *entry, struct err *err)
 {
     const struct ggml_type *type = entry->quant.format->block;
     if (entry->quant.group_kind != GROUP_SIZE || entry->quant.group != type->elements || entry->cols % type->elements != 0)
         return err_set(err, ERR_DATA, "its rows of %" PRIu64 " weights are not made of blocks of %u", entry->cols, type->elements);
     enum status status = expect_count(entry, 1, err);
-    return status == OK ? check_group_plane(entry, 0, "blocks", 8 * type->bytes, err) : status;
+    return status == OK ? check_group_plane(tensor, entry, 0, "blocks", 8 * type->bytes, type->elements, err) : status;
 }
 
-static enum status check_codes(const struct llmq_entry *entry, uint32_t n_planes, struct err *err)
+/* Shifts are there when a third plane has their name; their sub-blocks divide the group. */
+static enum status read_shifts(const cJSON *item, struct llmq_entry *entry, struct err *err)
 {
-    const struct format *format = entry->quant.format;
-    enum status status = expect_count(entry, n_planes + (format->zero_point ? 3 : 2), err);
-    if (status == OK) status = expect_plane(entry, 0, "codes", format->elem->bits, entry->rows, entry->cols, err);
+    struct quant *quant = &entry->quant;
+    if (!quant->format->family->encode || !has_name(entry, 2, PLANE_SHIFTS)) return OK;
+    quant->shift_bits = entry->planes[2].plane.bits;
+    enum status status = json_u32_in(item, "sub_block", 1, GROUP_MAX, &quant->sub_block, err);
+    if (status != OK) return status;
+    if (quant->shift_bits > SHIFT_BITS_MAX || quant->group_kind != GROUP_SIZE || quant->group % quant->sub_block)
+        return err_set(err, ERR_DATA, "it has shifts of %u bits for sub-blocks of %u in groups of %u", quant->shift_bits, quant->sub_block,
+                       quant->group);
+    return OK;
+}
+
+static enum status check_codes(const struct tensor *tensor, const struct llmq_entry *entry, uint32_t n_planes, struct err *err)
+{
+    const struct quant *quant = &entry->quant;
+    const uint32_t side_bits = quant_side_bits(quant);
+    enum status status = expect_count(entry, n_planes + (side_bits ? 3 : 2), err);
+    if (status == OK) status = expect_plane(entry, 0, "codes", quant->elem->bits, entry->rows, entry->cols, err);
     if (status == OK) status = expect_tile(entry, 0, entry->tile_rows, entry->tile_cols, err);
-    if (status == OK) status = check_group_plane(entry, 1, "scales", scale_type_bits(entry->quant.scale), err);
-    if (status == OK && format->zero_point) status = check_group_plane(entry, 2, "zeros", format->elem->bits, err);
-    return status;
+    if (status == OK) status = check_group_plane(tensor, entry, 1, "scales", scale_type_bits(quant->scale), quant->group, err);
+    if (status != OK || !side_bits) return status;
+    if (quant->sub_block) return check_group_plane(tensor, entry, 2, PLANE_SHIFTS, side_bits, quant->sub_block, err);
+    return check_group_plane(tensor, entry, 2, PLANE_ZEROS, side_bits, quant->group, err);
 }
 
 static enum status check_tensor_scale(const struct tensor *tensor, const struct llmq_entry *entry, struct err *err)
@@ -461,15 +476,16 @@ static enum status check_tensor_scale(const struct tensor *tensor, const struct 
     return err_set(err, ERR_DATA, "plane '%s' has more than one tile", PLANE_TENSOR_SCALE);
 }
 
-static enum status check_quantised(const struct tensor *tensor, struct llmq_entry *entry, struct err *err)
+static enum status check_quantised(const cJSON *item, const struct tensor *tensor, struct llmq_entry *entry, struct err *err)
 {
     struct quant *quant = &entry->quant;
     if (tensor->n_weights == 0) return err_set(err, ERR_DATA, "it is quantised, but has no weights");
     quant->blocks = quant->format->family->blocks;
-    if (quant->blocks) return check_blocks(entry, err);
+    if (quant->blocks) return check_blocks(tensor, entry, err);
     quant->tensor_scale = has_name(entry, entry->n_planes - 1, PLANE_TENSOR_SCALE);
     enum status status = quant->tensor_scale ? check_tensor_scale(tensor, entry, err) : OK;
-    return status == OK ? check_codes(entry, quant->tensor_scale, err) : status;
+    if (status == OK) status = read_shifts(item, entry, err);
+    return status == OK ? check_codes(tensor, entry, quant->tensor_scale, err) : status;
 }
 
 static enum status read_quantised(struct parse *parse, const cJSON *item, struct tensor *tensor, struct llmq_entry *entry, struct err *err)
@@ -490,13 +506,14 @@ static enum status read_quantised(struct parse *parse, const cJSON *item, struct
     if (axis != (tensor->rank ? tensor->rank - 1 : 0))
         return err_set(err, ERR_UNSUPPORTED, "its groups run along dim %" PRIu64 ", not along the last", axis);
     quant->format = &format->format;
+    quant->elem = quant->format->elem;
     quant->scale = scale_type_find(entry->scale);
     quant->rule = scale_rule_find(entry->scale_rule);
     quant->rounding = rounding_find(entry->rounding);
     if (quant->scale == SCALE_TYPE_COUNT || (quant->scale == SCALE_NONE) != quant->format->family->blocks) return OK;
     entry->decodable = true;
     tensor->quant = quant;
-    return check_quantised(tensor, entry, err);
+    return check_quantised(item, tensor, entry, err);
 }
 
 static enum status read_tensor(struct parse *parse, const cJSON *item, struct tensor *tensor, struct llmq_entry *entry, struct err *err)

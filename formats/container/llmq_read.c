@@ -427,15 +427,27 @@ struct rect {
     size_t stride;
 };
 
-/* Bytes of the plane's row stream for row of the tile that is loaded for it. */
-static const uint8_t *row_of(const struct llmq *llmq, size_t index, uint32_t plane, uint64_t tile, uint64_t row, const struct desk *desk)
+/* Rows of one matrix of the tensor. */
+static uint64_t matrix_rows_of(const struct llmq *llmq, size_t index)
+{
+    const struct shape shape = tensor_shape(&llmq->base.tensors[index]);
+    return shape_matrix_rows(&shape);
+}
+
+/* Bytes of the plane's row stream for row of the tile, which begins at column col and is loaded for it; planes behind the first have fields of
+ * groups, or belong to the tensor. */
+static const uint8_t *row_of(const struct llmq *llmq, size_t index, uint32_t plane, uint64_t tile, uint64_t row, uint64_t col,
+                             const struct desk *desk)
 {
     const struct llmq_entry *entry = llmq->index.entries[index];
     if (plane >= entry->n_planes) return NULL;
     const struct plane *shape = &entry->planes[plane].plane;
-    if (shape->rows == 1) row = 0; /* group "tensor", or a tensor of one row */
-    struct tile at = plane_tile(shape, plane_tile_count(shape) == 1 ? 0 : tile);
-    return desk->planes[plane].bytes + (row - at.row) * size_ceil_div(at.n_cols * shape->bits, 8);
+    const struct tile at = plane_tile(shape, plane_tile_count(shape) == 1 ? 0 : tile);
+    if (plane > 0) row = quant_scale_row(&entry->quant, matrix_rows_of(llmq, index), row);
+    if (row >= shape->rows) row = 0; /* scales of matrices, which are no rows */
+    if (plane > 0 && entry->quant.group_kind == GROUP_SQUARE) col /= SQUARE_SIDE;
+    else col = 0;
+    return desk->planes[plane].bytes + (row - at.row) * size_ceil_div(at.n_cols * shape->bits, 8) + col * shape->bits / 8;
 }
 
 /* Scale of the matrix that row belongs to. */
@@ -443,7 +455,7 @@ static float tensor_scale_of(const struct llmq *llmq, size_t index, uint64_t row
 {
     const struct llmq_entry *entry = llmq->index.entries[index];
     if (!entry->quant.tensor_scale) return 1.0f;
-    const uint64_t matrix = row / (entry->rows / tensor_shape(&llmq->base.tensors[index]).n_matrices);
+    const uint64_t matrix = row / matrix_rows_of(llmq, index);
     const uint8_t *bytes = desk->planes[entry->n_planes - 1].bytes + 4 * matrix;
     return f32_from_bits((uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24);
 }
@@ -457,7 +469,7 @@ static void decode_tile(const struct llmq *llmq, size_t index, uint64_t number, 
     uint64_t first_col = size_max(rect->col, tile.col), end_col = size_min(rect->col + rect->n_cols, tile.col + tile.n_cols);
     for (uint64_t row = first_row; row < end_row; row++) {
         const uint8_t *streams[CODEC_PLANES_MAX];
-        for (uint32_t p = 0; p < CODEC_PLANES_MAX; p++) streams[p] = row_of(llmq, index, p, number, row, desk);
+        for (uint32_t p = 0; p < CODEC_PLANES_MAX; p++) streams[p] = row_of(llmq, index, p, number, row, tile.col, desk);
         codec_decode_row(&entry->quant, llmq->kernels, streams, tensor_scale_of(llmq, index, row, desk), first_col - tile.col,
                          (size_t)(end_col - first_col), rect->out + (row - rect->row) * rect->stride + (first_col - rect->col));
     }

@@ -22,7 +22,7 @@
 
 #define BLOCK_SAFE 32768.0f /* no scale of a block overflows F16 for weights up to here */
 
-enum { STRIP_WEIGHTS = 4096, ROW_GROUPS = 512 };
+enum { STRIP_WEIGHTS = 4096, ROW_SCALES = 8 * SUB_BLOCKS_MAX };
 
 /* Coded by ggml's own functions, block by block. */
 static bool is_opaque(const struct quant *quant)
@@ -34,6 +34,7 @@ bool codec_spans(const struct quant *quant, uint64_t rows, uint64_t cols)
 {
     uint64_t tile_rows, tile_cols;
     tile_shape(rows, cols, 1, &tile_rows, &tile_cols);
+    if (quant->group_kind == GROUP_SQUARE) return true;
     if (quant->group_kind == GROUP_CHANNEL) return tile_cols < cols;
     return quant->group_kind == GROUP_TENSOR && (tile_cols < cols || tile_rows < rows);
 }
@@ -53,12 +54,13 @@ bool codec_is_whole(const struct quant *quant, const struct shape *shape, const 
 
 void codec_tile_shape(const struct quant *quant, const struct shape *shape, uint64_t *tile_rows, uint64_t *tile_cols)
 {
-    tile_shape(shape->rows, shape->cols, quant->group_kind == GROUP_SIZE ? quant->group : 1, tile_rows, tile_cols);
+    tile_shape(shape->rows, shape->cols, quant->group ? quant->group : 1, tile_rows, tile_cols);
 }
 
 bool codec_fields(const struct quant *quant, const struct shape *shape, const struct plane *plane, const struct tile *weights, struct tile *fields)
 {
     uint64_t width = strcmp(plane->name, "codes") == 0 ? 1 : quant_group_len(quant, shape->cols); /* weights a field */
+    if (strcmp(plane->name, PLANE_SHIFTS) == 0) width = quant->sub_block;
     if (quant->blocks) width = quant->format->block->elements;
     *fields = *weights;
     fields->col = weights->col / width;
@@ -71,11 +73,11 @@ void codec_store_whole(const struct quant *quant, const struct shape *shape, con
 {
     struct plane shapes[CODEC_PLANES_MAX];
     const uint32_t n = codec_planes(quant, shape, shapes);
-    const size_t n_scales = given ? (size_t)shapes[1].rows : 0;
+    const size_t n_scales = given ? (size_t)(shapes[1].rows * shapes[1].cols) : 0;
     if (given) layout_store_scales(quant, given, n_scales, planes[1]);
     if (given && quant->format->zero_point) {
         memset(planes[2], 0, (size_t)plane_nbytes(&shapes[2]));
-        for (size_t r = 0; r < n_scales; r++) layout_store_zeros(quant, &given[r], 1, planes[2] + r * plane_row_nbytes(&shapes[2]));
+        for (size_t r = 0; r < n_scales; r++) layout_store_sides(quant, &given[r], 1, planes[2] + r * plane_row_nbytes(&shapes[2]));
     }
     if (tensor_scales) ggml_f32.encode(tensor_scales, NULL, (size_t)shape->n_matrices, planes[n - 1]);
 }
@@ -83,7 +85,7 @@ void codec_store_whole(const struct quant *quant, const struct shape *shape, con
 /* Weights that are whole groups, whole bytes and whole blocks. */
 static uint64_t unit_of(const struct quant *quant)
 {
-    return quant->group_kind == GROUP_SIZE ? 8 * (uint64_t)quant->group : quant->blocks ? quant->format->block->elements : 8;
+    return quant->group ? 8 * (uint64_t)quant->group : quant->blocks ? quant->format->block->elements : 8;
 }
 
 /* Weights of a strip: a few rows' worth that stay in cache, but groups whole (eight of them are whole bytes). */
@@ -120,7 +122,7 @@ static bool next_strip(const struct codec_tile *tile, size_t capacity, uint64_t 
     strip->col = next_col;
     if (tile->n_cols <= capacity) {
         strip->n_cols = tile->n_cols;
-        strip->n_rows = size_min(capacity / tile->n_cols, tile->n_rows - next_row);
+        strip->n_rows = tile->stride ? 1 : size_min(capacity / tile->n_cols, tile->n_rows - next_row);
         if (tile->tensor_scales) strip->n_rows = size_min(strip->n_rows, tile->matrix_rows - (tile->first_row + next_row) % tile->matrix_rows);
     } else {
         strip->n_rows = 1;
@@ -153,12 +155,17 @@ static void divide_strip(const struct codec_tile *tile, const struct strip *stri
     for (size_t i = 0; i < strip->n_rows * strip->n_cols; i++) x[i] /= scale;
 }
 
+static const uint8_t *source_at(const struct codec_tile *tile, uint64_t row, uint64_t col)
+{
+    return tile->source + (row * (tile->stride ? tile->stride : tile->n_cols) + col) * (tile->dtype->bits / 8);
+}
+
 /* Fills scratch->x with the strip's weights. */
 static bool load_strip(const struct kernels *kernels, const struct codec_tile *tile, struct strip *strip, const struct codec_scratch *scratch,
                        struct codec_fault *fault)
 {
-    const size_t elem_nbytes = tile->dtype->bits / 8, n = (size_t)(strip->n_rows * strip->n_cols);
-    const uint8_t *source = tile->source + (strip->row * tile->n_cols + strip->col) * elem_nbytes;
+    const size_t n = (size_t)(strip->n_rows * strip->n_cols);
+    const uint8_t *source = source_at(tile, strip->row, strip->col);
     assert(n <= scratch->n_weights);
     bool finite;
     strip->infinite = false;
@@ -184,40 +191,40 @@ static bool load_strip(const struct kernels *kernels, const struct codec_tile *t
 /* Under NONFINITE_CLAMP an Inf takes the extreme code of the element, whatever the scale. */
 static void clamp_infinite(const struct quant *quant, const struct codec_tile *tile, uint64_t row, uint64_t col, size_t n, uint16_t *codes)
 {
-    const struct elem *elem = quant->format->elem;
+    const struct elem *elem = quant->elem;
     const uint16_t low = (uint16_t)elem_encode(elem, -FLT_MAX, ROUND_TRUNCATE), high = (uint16_t)elem_encode(elem, FLT_MAX, ROUND_TRUNCATE);
-    const uint32_t elem_nbytes = tile->dtype->bits / 8;
     float x[256];
     for (size_t i = 0, count; i < n; i += count) {
         count = n - i < 256 ? n - i : 256;
-        tile->dtype->widen(tile->source + (row * tile->n_cols + col + i) * elem_nbytes, count, x);
+        tile->dtype->widen(source_at(tile, row, col + i), count, x);
         for (size_t k = 0; k < count; k++)
             if (isinf(x[k])) codes[i + k] = x[k] < 0.0f ? low : high;
     }
 }
 
-/* Codes and scales of at most ROW_GROUPS groups; returns how many were done before one overflowed. */
+/* Codes and scales of groups that have at most ROW_SCALES scales; returns how many were done before one overflowed. */
 static size_t encode_groups(const struct quant *quant, const struct kernels *kernels, const float *x, size_t n, size_t group,
                             struct group_scale *scales, uint16_t *codes, float *y)
 {
     if (quant->rule != RULE_REFERENCE) return quant_encode(quant, kernels, x, NULL, n, group, scales, codes, y);
     size_t done = layout_reference(quant, x, n, scales, codes);
     const struct groups groups = { n, group, scales };
-    if (y && done * group >= n) kernels->decode(quant->format->elem, &groups, codes, y);
+    if (y && done * group >= n) kernels->decode(quant->elem, &groups, codes, y);
     return done;
 }
 
-/* Codes of one row piece of n weights beginning at column col of the tile; ROW_GROUPS groups at a time. */
+/* Codes of one row piece of n weights beginning at column col of the tile; as many groups at a time as have room for their scales. */
 static bool encode_row(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip, size_t r,
                        const struct codec_scratch *scratch, struct codec_fault *fault)
 {
     const size_t group = (size_t)quant_group_len(quant, tile->n_cols), n = (size_t)strip->n_cols, at = r * n;
+    const size_t most = ROW_SCALES / (8 * quant_scales_per_group(quant)) * 8; /* groups: whole bytes of all planes */
     const float *x = scratch->x + at;
     float *y = tile->measure ? scratch->y + at : NULL;
     uint16_t *codes = scratch->codes + at;
-    struct group_scale scales[ROW_GROUPS];
+    struct group_scale scales[ROW_SCALES];
     for (size_t i = 0, count; i < n; i += count) {
-        count = (n - i) / group < ROW_GROUPS ? n - i : ROW_GROUPS * group;
+        count = (n - i) / group < most ? n - i : most * group;
         size_t bad = encode_groups(quant, kernels, x + i, count, group, scales, codes + i, y ? y + i : NULL);
         *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, strip->row + r, strip->col + i + bad * group };
         if (bad * group < count) return false;
@@ -290,7 +297,7 @@ static float largest_of(const struct ggml_type *type)
 static void flatten_infinite(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, float *x)
 {
     const size_t n = (size_t)(strip->n_rows * strip->n_cols), block = quant->format->block->elements;
-    const uint8_t *source = tile->source + (strip->row * tile->n_cols + strip->col) * tile->dtype->bits / 8;
+    const uint8_t *source = source_at(tile, strip->row, strip->col);
     float stored[256];
     for (size_t i = 0; i < n; i += block) {
         float amax = largest_of(quant->format->block);
@@ -301,14 +308,26 @@ static void flatten_infinite(const struct quant *quant, const struct codec_tile 
     }
 }
 
-/* The strip's codes, from the given scale, or with one scale for the whole tile, or with its own scales row by row. */
+/* The strip's codes under the given scales. */
+static void encode_given(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip,
+                         const struct codec_scratch *scratch)
+{
+    const size_t n_cols = (size_t)strip->n_cols;
+    for (size_t r = 0; r < strip->n_rows; r++) {
+        const uint64_t row = quant_scale_row(quant, tile->matrix_rows, tile->first_row + strip->row + r);
+        const uint64_t col = quant->group ? (tile->first_col + strip->col) / quant->group : 0;
+        const struct groups groups = { n_cols, quant->group ? quant->group : n_cols, tile->given + row * tile->given_cols + col };
+        kernels->encode(quant->elem, quant->rounding, &groups, scratch->x + r * n_cols, scratch->codes + r * n_cols,
+                        tile->measure ? scratch->y + r * n_cols : NULL);
+    }
+}
+
+/* The strip's codes, from given scales, or with one scale for the whole tile, or with its own scales row by row. */
 static bool encode_strip(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip,
                          const struct codec_scratch *scratch, struct codec_fault *fault)
 {
-    const size_t n = (size_t)(strip->n_rows * strip->n_cols);
     if (tile->given) {
-        const struct groups groups = { n, n, tile->given };
-        kernels->encode(quant->format->elem, quant->rounding, &groups, scratch->x, scratch->codes, tile->measure ? scratch->y : NULL);
+        encode_given(quant, kernels, tile, strip, scratch);
         return true;
     }
     if (is_opaque(quant)) {
@@ -323,7 +342,7 @@ static bool encode_strip(const struct quant *quant, const struct kernels *kernel
 
 static void pack_strip(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, const uint16_t *codes)
 {
-    const uint32_t bits = quant->format->elem->bits;
+    const uint32_t bits = quant->elem->bits;
     const uint64_t row_nbytes = size_ceil_div(tile->n_cols * bits, 8);
     if (strip->n_cols * bits % 8 == 0 && strip->n_cols == tile->n_cols) {
         pack_bits(codes, (size_t)(strip->n_rows * strip->n_cols), bits, tile->planes[0] + strip->row * row_nbytes);
@@ -335,7 +354,7 @@ static void pack_strip(const struct quant *quant, const struct codec_tile *tile,
 
 static bool fused_mxfp4(const struct quant *quant, const struct codec_tile *tile)
 {
-    return quant->format->elem == &elem_rows[ELEM_E2M1] && quant->scale == SCALE_E8M0 && quant->group_kind == GROUP_SIZE && quant->group == 32 &&
+    return quant->elem == &elem_rows[ELEM_E2M1] && quant->scale == SCALE_E8M0 && quant->group_kind == GROUP_SIZE && quant->group == 32 &&
            quant->rounding == ROUND_NEAREST_EVEN && quant->rule != RULE_SEARCH && quant->rule != RULE_REFERENCE && !quant->blocks &&
            tile->dtype->widen_fast && tile->n_cols % 32 == 0;
 }
@@ -394,6 +413,41 @@ bool codec_encode(const struct quant *quant, const struct kernels *kernels, cons
 }
 
 /* ---- observing ------------------------------------------------------------------------------------------------------------------ */
+
+/* Rows from row `row` of the tensor on that share their groups, at most n. */
+static uint64_t rows_together(const struct quant *quant, const struct shape *shape, uint64_t row, uint64_t n)
+{
+    if (quant->group_kind != GROUP_SQUARE) return n;
+    const uint64_t matrix_rows = shape_matrix_rows(shape), in_matrix = row % matrix_rows;
+    return size_min(n, size_min(SQUARE_SIDE - in_matrix % SQUARE_SIDE, matrix_rows - in_matrix));
+}
+
+bool codec_next_piece(const struct quant *quant, const struct shape *shape, const struct tile *place, struct codec_piece *piece)
+{
+    struct tile at = piece->at;
+    at.col += at.n_cols;
+    if (at.col >= place->n_cols) at = (struct tile){ .row = at.row + at.n_rows };
+    if (at.row >= place->n_rows) return false;
+    const uint64_t row = place->row + at.row, col = place->col + at.col, matrix_rows = shape_matrix_rows(shape);
+    at.n_rows = rows_together(quant, shape, row, place->n_rows - at.row);
+    at.n_cols = size_min(quant->group ? quant->group : place->n_cols, place->n_cols - at.col);
+    piece->group = quant_scale_row(quant, matrix_rows, row) * quant_groups_per_row(quant, shape->cols) + (quant->group ? col / quant->group : 0);
+    piece->complete =
+        quant->group_kind == GROUP_SQUARE && at.n_rows == rows_together(quant, shape, row, matrix_rows) && row % matrix_rows % SQUARE_SIDE == 0;
+    piece->at = at;
+    return true;
+}
+
+struct codec_tile codec_part(const struct codec_tile *tile, const struct tile *at)
+{
+    struct codec_tile part = *tile;
+    part.source = source_at(tile, at->row, at->col);
+    part.stride = tile->stride ? tile->stride : tile->n_cols;
+    if (at->n_cols == part.stride) part.stride = 0;
+    part.n_rows = at->n_rows;
+    part.n_cols = at->n_cols;
+    return part;
+}
 
 bool codec_observe_range(const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch, struct range *range,
                          struct codec_fault *fault)
@@ -461,8 +515,8 @@ bool codec_transcode(const struct quant *from, const uint8_t *const source[CODEC
                      uint64_t n_cols, const struct codec_scratch *scratch, uint8_t *const planes[CODEC_PLANES_MAX], struct codec_fault *fault)
 {
     const uint8_t *row_planes[CODEC_PLANES_MAX];
-    struct group_scale scales[ROW_GROUPS];
-    const uint64_t unit = unit_of(to), step = size_min(scratch->n_weights, ROW_GROUPS / 8 * unit) / unit * unit;
+    struct group_scale scales[ROW_SCALES];
+    const uint64_t unit = unit_of(to), step = size_min(scratch->n_weights, ROW_SCALES / 8 * unit) / unit * unit;
     *fault = (struct codec_fault){ CODEC_FINE, 0, 0 };
     for (uint64_t r = 0; r < n_rows; r++) {
         row_streams(from, r, n_cols, source, row_planes);

@@ -1,6 +1,6 @@
 /* codec.h: quantised tensors as planes: which planes there are, and how f32 tiles become packed plane bytes and back.
  *
- *   f32 tile --number: groups--> codes, scales, zeros (one integer each) --layout--> bytes of planes "codes", "scales", "zeros" or "blocks"
+ *   f32 tile --number: groups--> codes, scales, zeros, shifts (one integer each) --layout--> bytes of planes "codes", "scales", .. or "blocks"
  *
  * Why this way: number/ knows no bytes and container/ knows no numbers; this is the seam. A fused kernel (BF16 straight to MXFP4 planes) is chosen
  * here and must give the same bytes.
@@ -29,14 +29,14 @@ uint32_t codec_planes(const struct quant *quant, const struct shape *shape, stru
 /* Rows and columns of a tile of the tensor, in weights. */
 void codec_tile_shape(const struct quant *quant, const struct shape *shape, uint64_t *tile_rows, uint64_t *tile_cols);
 
-/* Bytes of all whole planes: scales and zeros from given (one a row, one in all for group "tensor"), scales of matrices. planes has all planes. */
+/* Bytes of all whole planes: scales and zeros from given (as in struct codec_tile), scales of matrices. planes has all planes. */
 void codec_store_whole(const struct quant *quant, const struct shape *shape, const struct group_scale *given, const float *tensor_scales,
                        uint8_t *const planes[CODEC_PLANES_MAX]);
 
 /* True for a plane that belongs to the tensor as a whole, not to its tiles: scales and zeros of groups over several tiles, scales of matrices. */
 bool codec_is_whole(const struct quant *quant, const struct shape *shape, const struct plane *plane);
 
-/* True when one group reaches over several tiles, so that its scale must be observed in earlier passes. */
+/* True when groups may reach over several tiles, so that their scales must be observed in earlier passes. */
 bool codec_spans(const struct quant *quant, uint64_t rows, uint64_t cols);
 
 /* What is done with NaN and Inf in a weight (NUMERICS.md 6). */
@@ -60,13 +60,15 @@ struct codec_fault {
 
 /* One tile to encode. */
 struct codec_tile {
-    const uint8_t *source; /* n_rows x n_cols stored elements, one row behind the other */
+    const uint8_t *source; /* n_rows x n_cols stored elements, a row begins stride elements behind the one before it */
+    uint64_t stride; /* 0: n_cols. Only tiles that are observed have another one */
     const struct dtype *dtype;
     uint64_t n_rows, n_cols;
     enum nonfinite nonfinite;
-    const struct group_scale *given; /* the scale of the one group a tile of a spanning tensor belongs to; NULL otherwise */
+    const struct group_scale *given; /* of a spanning tensor the scales of all groups, given_cols in a row of them; NULL otherwise */
+    uint64_t given_cols;
     const float *tensor_scales; /* of all matrices; NULL where quant has none */
-    uint64_t first_row, matrix_rows; /* with tensor_scales: where the tile stands in the tensor, and rows of a matrix */
+    uint64_t first_row, first_col, matrix_rows; /* with given or tensor_scales: where the tile stands in the tensor, and rows of a matrix */
     uint8_t *planes[CODEC_PLANES_MAX]; /* outputs: the tile's bytes of each plane; whole planes are not written */
     struct measure *measure; /* errors are added here; NULL: not measured */
 };
@@ -75,7 +77,21 @@ struct codec_tile {
 bool codec_encode(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch,
                   struct codec_fault *fault);
 
-/* Observe passes of a spanning tensor, one tile at a time: its range; then its error sums for all candidates under the whole group's range. */
+/* What of a tile of a spanning tensor belongs to one group. */
+struct codec_piece {
+    struct tile at; /* within the tile */
+    uint64_t group; /* number of the group in the plane of scales, row by row */
+    bool complete; /* it is the whole group */
+};
+
+/* The next piece of the tile that covers place of the tensor, after *piece (all zero: the first), row by row of groups; false at the end. */
+bool codec_next_piece(const struct quant *quant, const struct shape *shape, const struct tile *place, struct codec_piece *piece);
+
+/* A part of a tile as a tile, to be observed. */
+struct codec_tile codec_part(const struct codec_tile *tile, const struct tile *at);
+
+/* Observe passes of a spanning tensor, one tile at a time, or what of it belongs to one group: its range; then its error sums for all candidates
+ * under the whole group's range. */
 bool codec_observe_range(const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch, struct range *range,
                          struct codec_fault *fault);
 void codec_observe_errors(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile,

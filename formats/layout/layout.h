@@ -1,6 +1,6 @@
 /* layout.h: layouts, the table of how the groups of a tensor become named planes of bytes.
  *
- *   planes   codes | scales | zeros | tensor_scale       fields in order, each kind in a plane of its own
+ *   planes   codes | scales | zeros or shifts | tensor_scale       fields in order, each kind in a plane of its own
  *   blocks   blocks | tensor_scale                       whole blocks of a ggml type, as GGUF stores them
  *
  * Why this way: number/ makes groups (codes and a scale) and knows no bytes; what stands here knows bytes and no numbers. codec.c walks tiles and
@@ -19,6 +19,8 @@
 #include "number/format.h"
 
 #define LAYOUT_PLANES_MAX 4
+#define PLANE_ZEROS "zeros"
+#define PLANE_SHIFTS "shifts"
 #define PLANE_TENSOR_SCALE "tensor_scale" /* the plane of the matrices' scales, f32 */
 
 /* The shape of a tensor as layouts see it: n_matrices of rows / n_matrices rows each lie one below the other (a stack of experts; else 1). */
@@ -26,11 +28,16 @@ struct shape {
     uint64_t rows, cols, n_matrices;
 };
 
+static inline uint64_t shape_matrix_rows(const struct shape *shape)
+{
+    return shape->n_matrices ? shape->rows / shape->n_matrices : shape->rows;
+}
+
 /* Groups of one row piece of a tile: n weights from column col of the tile on, whole groups but for the end of the row. */
 struct row_piece {
     uint64_t row, col; /* in the tile */
     size_t n;
-    const struct group_scale *scales;
+    const struct group_scale *scales; /* quant_scales of them */
     const uint16_t *codes;
 };
 
@@ -62,9 +69,9 @@ enum status layout_check_blocks(const struct quant *quant, struct err *err);
  * or those before the first whose scale has no place. */
 size_t layout_reference(const struct quant *quant, const float *x, size_t n, struct group_scale *scales, uint16_t *codes);
 
-/* The stored fields of n scales, and of n zero points, one behind the other; and one scale back. */
+/* The stored scales of n groups, and n zero points or shifts, one behind the other; and n scales back, from number first of a row on. */
 void layout_store_scales(const struct quant *quant, const struct group_scale *scales, size_t n, uint8_t *out);
-void layout_store_zeros(const struct quant *quant, const struct group_scale *scales, size_t n, uint8_t *out);
-struct group_scale layout_load_scale(const struct quant *quant, const uint8_t *scales, const uint8_t *zeros, uint64_t index);
+void layout_store_sides(const struct quant *quant, const struct group_scale *scales, size_t n, uint8_t *out);
+void layout_load_scales(const struct quant *quant, const uint8_t *scales, const uint8_t *sides, uint64_t first, size_t n, struct group_scale *out);
 
 #endif

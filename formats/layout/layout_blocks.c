@@ -190,7 +190,7 @@ static const struct packing packings[] = {
 static const struct packing *packing_of(const struct quant *quant)
 {
     for (size_t i = 0; i < sizeof packings / sizeof packings[0]; i++)
-        if (packings[i].elem == quant->format->elem && packings[i].type == quant->format->block &&
+        if (packings[i].elem == quant->elem && packings[i].type == quant->format->block &&
             (packings[i].scale == quant->scale || packings[i].scale == SCALE_TYPE_COUNT))
             return &packings[i];
     return NULL;

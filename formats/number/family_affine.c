@@ -14,11 +14,6 @@
 
 enum { FULL = 64, LEAST = 16, MOST = 72 };
 
-static float range_amax(struct range range)
-{
-    return -range.min > range.max ? -range.min : range.max;
-}
-
 /* Candidate number -> k: 64, 63, .. 16, then 65 .. 72. */
 static int candidate_k(uint32_t number)
 {
@@ -33,7 +28,7 @@ static uint32_t affine_candidates(const struct quant *quant)
 
 static bool affine_candidate(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale)
 {
-    const struct elem *elem = quant->format->elem;
+    const struct elem *elem = quant->elem;
     const float ratio = (float)candidate_k(number) / 64.0f, least = 0x1p-23f;
     float s = quant->format->zero_point ? (range.max - range.min) * ratio / (float)elem->code_max
                                         : range_amax(range) * ratio / ((float)elem->code_max + 0.5f);
@@ -61,7 +56,7 @@ static float clipped_term(float x, float end, float unit)
 static void affine_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale,
                          struct error_sum *sum)
 {
-    const struct elem *elem = quant->format->elem;
+    const struct elem *elem = quant->elem;
     float amax = range_amax(range);
     int32_t p = amax == 0.0f ? 0 : exact_ilog2(amax);
     sum->unit = exact_exp2(p < -126 ? 126 : p > 126 ? -126 : -p);

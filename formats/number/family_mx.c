@@ -23,11 +23,6 @@ static int32_t clamp_exponent(const struct elem *elem, int32_t e)
     return e < -127 ? -127 : e > highest_exponent(elem) ? highest_exponent(elem) : e;
 }
 
-static float range_amax(struct range range)
-{
-    return -range.min > range.max ? -range.min : range.max;
-}
-
 static int32_t floor_exponent(const struct elem *elem, float amax)
 {
     return exact_ilog2(amax) - elem->emax;
@@ -77,7 +72,7 @@ static void set_exponent(int32_t e, struct group_scale *scale)
 
 static bool mx_candidate(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale)
 {
-    const struct elem *elem = quant->format->elem;
+    const struct elem *elem = quant->elem;
     int32_t e = clamp_exponent(elem, rule_exponent(elem, quant->rule, range_amax(range)));
     if (number == 1 && e++ == highest_exponent(elem)) return false;
     if (number == 2 && e-- == -127) return false;
@@ -98,7 +93,7 @@ static int32_t floor_of(const struct elem *elem, struct range range)
 static void mx_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale,
                      struct error_sum *sum)
 {
-    const struct elem *elem = quant->format->elem;
+    const struct elem *elem = quant->elem;
     const int32_t e0 = floor_of(elem, range);
     sum->unit = exact_exp2(-e0);
     kernels->error(elem, quant->rounding, scale, sum);
@@ -109,7 +104,7 @@ static void mx_error(const struct quant *quant, const struct kernels *kernels, s
 static size_t mx_search(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n, size_t group,
                         struct group_scale *scales)
 {
-    const struct elem *elem = quant->format->elem;
+    const struct elem *elem = quant->elem;
     int8_t steps[SEARCH_GROUPS];
     size_t count = 0;
     if (quant->rule != RULE_SEARCH || quant->rounding != ROUND_NEAREST_EVEN || group % 16 != 0) return 0;

@@ -21,11 +21,6 @@ static const struct {
 
 enum { LOWEST = 1, HIGHEST = 126 };
 
-static float range_amax(struct range range)
-{
-    return -range.min > range.max ? -range.min : range.max;
-}
-
 static uint32_t nvfp4_candidates(const struct quant *quant)
 {
     return quant->rule == RULE_SEARCH ? sizeof candidates / sizeof candidates[0] : 1;
@@ -73,7 +68,32 @@ static void nvfp4_error(const struct quant *quant, const struct kernels *kernels
                         struct error_sum *sum)
 {
     sum->unit = unit_of(range);
-    kernels->error(quant->format->elem, quant->rounding, scale, sum);
+    kernels->error(quant->elem, quant->rounding, scale, sum);
+}
+
+/* All candidates of a group at once, group after group. */
+static size_t nvfp4_search(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n,
+                           size_t group, struct group_scale *scales)
+{
+    enum { CANDIDATES = sizeof candidates / sizeof candidates[0] };
+    if (quant->rule != RULE_SEARCH || quant->rounding != ROUND_NEAREST_EVEN || group % 16 != 0) return 0;
+    const size_t count = n / group < SEARCH_GROUPS ? n / group : SEARCH_GROUPS;
+    for (size_t g = 0; g < count; g++, x += group) {
+        if (is_too_large(quant, ranges[g])) return g;
+        const int32_t sixth = byte_of(range_amax(ranges[g]), 6.0f), fourth = byte_of(range_amax(ranges[g]), 4.0f);
+        int32_t bytes[CANDIDATES];
+        float values[CANDIDATES], sums[CANDIDATES];
+        size_t n_found = 0, best = 0;
+        for (size_t k = 0; k < CANDIDATES; k++) {
+            bytes[n_found] = (candidates[k].divisor == 6.0f ? sixth : fourth) + candidates[k].step;
+            values[n_found] = value_of(bytes[n_found]);
+            n_found += bytes[n_found] >= LOWEST && bytes[n_found] <= HIGHEST;
+        }
+        kernels->errors(quant->elem, x, group, values, n_found, unit_of(ranges[g]), sums);
+        for (size_t k = 1; k < n_found; k++) best = sums[k] < sums[best] ? k : best;
+        scales[g] = scale_of(bytes[best]);
+    }
+    return count;
 }
 
 /* All candidates of a group at once, group after group. */

@@ -27,13 +27,13 @@ extern const struct family family_mx, family_affine, family_nvfp4, family_ggml;
     { .name = name_, .summary = text, .family = &family_mx, .elem = &elem_rows[elem_], .default_group = 32, .scale_types = BIT(SCALE_E8M0), \
       .default_scale = SCALE_E8M0, .rules = rules_, .default_rule = RULE_SEARCH, .sqnr_db = db, .block = block_, .fallback = "f16" }
 #define INT(name_, elem_, db, block_, text) \
-    { .name = name_, .summary = text, .family = &family_affine, .elem = &elem_rows[elem_], .default_group = 128, .channel = true, .tensor = true, \
-      .scale_types = INT_SCALES, .default_scale = SCALE_BF16, .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db, .block = block_, \
-      .fallback = "f16" }
+    { .name = name_, .summary = text, .family = &family_affine, .elem = &elem_rows[elem_], .default_group = 128, \
+      .group_kinds = BIT(GROUP_CHANNEL) | BIT(GROUP_TENSOR), .scale_types = INT_SCALES, .default_scale = SCALE_BF16, .rules = INT_RULES, \
+      .default_rule = RULE_ABSMAX, .sqnr_db = db, .block = block_, .fallback = "f16" }
 #define UINT(name_, elem_, db, block_, text) \
-    { .name = name_, .summary = text, .family = &family_affine, .elem = &elem_rows[elem_], .default_group = 128, .channel = true, .tensor = true, \
-      .zero_point = true, .scale_types = INT_SCALES, .default_scale = SCALE_BF16, .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db, \
-      .block = block_, .fallback = "f16" }
+    { .name = name_, .summary = text, .family = &family_affine, .elem = &elem_rows[elem_], .default_group = 128, \
+      .group_kinds = BIT(GROUP_CHANNEL) | BIT(GROUP_TENSOR), .zero_point = true, .scale_types = INT_SCALES, .default_scale = SCALE_BF16, \
+      .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db, .block = block_, .fallback = "f16" }
 #define GGML(type, group, rules_, db, fallback_, text) \
     { .name = #type, .summary = text, .family = &family_ggml, .default_group = group, .scale_types = BIT(SCALE_NONE), \
       .default_scale = SCALE_NONE, .rules = rules_, .default_rule = RULE_REFERENCE, .sqnr_db = db, .block = &ggml_##type, .fallback = fallback_ }
@@ -143,13 +143,22 @@ static const char *scale_name_at(uint32_t i)
     return scale_type_name((enum scale_type)i);
 }
 
-/* A group as users write it: a size, "channel" or "tensor"; false for anything else. */
+static const char *const group_kinds[] = { [GROUP_SIZE] = "", [GROUP_CHANNEL] = "channel", [GROUP_TENSOR] = "tensor", [GROUP_SQUARE] = "128x128" };
+
+enum group_kind group_kind_find(const char *name)
+{
+    enum group_kind kind = GROUP_SQUARE;
+    while (kind != GROUP_SIZE && strcmp(group_kinds[kind], name) != 0) kind = (enum group_kind)(kind - 1);
+    return kind;
+}
+
+/* A group as users write it: a size or a word; false for anything else. */
 static bool read_group(const char *value, enum group_kind *kind, uint32_t *size)
 {
     char *end;
     unsigned long n = isdigit((unsigned char)value[0]) ? strtoul(value, &end, 10) : 0;
-    *kind = strcmp(value, "channel") == 0 ? GROUP_CHANNEL : strcmp(value, "tensor") == 0 ? GROUP_TENSOR : GROUP_SIZE;
-    *size = *kind == GROUP_SIZE ? (uint32_t)(n <= GROUP_MAX ? n : 0) : 0;
+    *kind = group_kind_find(value);
+    *size = *kind == GROUP_SQUARE ? SQUARE_SIDE : *kind == GROUP_SIZE && n <= GROUP_MAX ? (uint32_t)n : 0;
     return *kind != GROUP_SIZE || (*size > 0 && *end == '\0');
 }
 
@@ -181,9 +190,10 @@ static enum status set_group(const char *value, struct quant *quant, struct err 
     enum group_kind kind;
     uint32_t size;
     if (!read_group(value, &kind, &size))
-        return err_set(err, ERR_USAGE, "group size '%s' is not a number from 1 to %u, channel or tensor", value, GROUP_MAX);
-    if ((kind == GROUP_CHANNEL && !format->channel) || (kind == GROUP_TENSOR && !format->tensor))
-        return err_set(err, ERR_USAGE, "format %s has groups of a fixed size, not one group a %s", format->name, value);
+        return err_set(err, ERR_USAGE, "group size '%s' is not a number from 1 to %u, channel, tensor or 128x128", value, GROUP_MAX);
+    if (kind != GROUP_SIZE && !(format->group_kinds & BIT(kind)))
+        return err_set(err, ERR_USAGE, "format %s has groups of a fixed size%s, not groups '%s'", format->name,
+                       format->group_kinds ? ", channel or tensor" : "", value);
     if (format->family->blocks && size != format->default_group)
         return err_set(err, ERR_USAGE, "format %s has groups of %u, not of %s", format->name, format->default_group, value);
     quant->group_kind = kind;
@@ -261,6 +271,20 @@ static enum status check_reference(struct quant *quant, struct err *err)
     return OK;
 }
 
+/* Shifts of 0 bits are not stored, so sub-blocks then have no meaning. */
+static enum status check_sub_blocks(struct quant *quant, struct err *err)
+{
+    if (quant->shift_bits == 0) quant->sub_block = 0;
+    if (quant->sub_block == 0) return OK;
+    if (quant->group % quant->sub_block)
+        return err_set(err, ERR_USAGE, "format %s: sub-blocks of %u weights do not divide a group of %u", quant->format->name, quant->sub_block,
+                       quant->group);
+    if (quant->group / quant->sub_block > SUB_BLOCKS_MAX)
+        return err_set(err, ERR_USAGE, "format %s: a group of %u weights has more than %u sub-blocks of %u", quant->format->name, quant->group,
+                       SUB_BLOCKS_MAX, quant->sub_block);
+    return OK;
+}
+
 static enum status set_inline(char *item, struct quant *quant, struct err *err)
 {
     char *equals = strchr(item, '=');
@@ -304,8 +328,11 @@ enum status quant_parse(const char *text, const struct quant_params *params, str
     const struct format *format = format_find(copy);
     if (!format) return err_set(err, ERR_USAGE, "unknown format '%s' (llmq formats lists them)", copy);
     *quant = (struct quant){ .format = format,
-                             .group_kind = GROUP_SIZE,
-                             .group = format->default_group,
+                             .elem = format->elem,
+                             .sub_block = format->sub_block,
+                             .shift_bits = format->shift_bits,
+                             .group_kind = format->default_kind,
+                             .group = format->default_kind == GROUP_SIZE ? format->default_group : 0,
                              .scale = format->default_scale,
                              .rule = format->default_rule,
                              .rounding = ROUND_NEAREST_EVEN,
@@ -313,18 +340,59 @@ enum status quant_parse(const char *text, const struct quant_params *params, str
                              .blocks = format->family->blocks };
     enum status status = params ? set_params(params, quant, err) : OK;
     if (!status) status = set_inlines(rest, quant, err);
-    if (status) return status;
-    return check_reference(quant, err);
+    if (!status) status = check_sub_blocks(quant, err);
+    return status ? status : check_reference(quant, err);
 }
 
 uint64_t quant_group_len(const struct quant *quant, uint64_t cols)
 {
-    return quant->group_kind == GROUP_SIZE ? quant->group : cols;
+    return quant->group ? quant->group : cols;
 }
 
 uint64_t quant_groups_per_row(const struct quant *quant, uint64_t cols)
 {
-    return quant->group_kind == GROUP_SIZE ? cols / quant->group + (cols % quant->group != 0) : 1;
+    return quant->group ? cols / quant->group + (cols % quant->group != 0) : 1;
+}
+
+/* Rows of squares in a matrix of so many rows. */
+static uint64_t square_rows(uint64_t n_rows)
+{
+    return n_rows / SQUARE_SIDE + (n_rows % SQUARE_SIDE != 0);
+}
+
+uint64_t quant_scale_rows(const struct quant *quant, uint64_t n_rows, uint64_t matrix_rows)
+{
+    if (quant->group_kind == GROUP_TENSOR) return n_rows > 0;
+    return quant->group_kind == GROUP_SQUARE && n_rows ? n_rows / matrix_rows * square_rows(matrix_rows) : n_rows;
+}
+
+uint64_t quant_scale_row(const struct quant *quant, uint64_t matrix_rows, uint64_t row)
+{
+    if (quant->group_kind == GROUP_TENSOR) return 0;
+    if (quant->group_kind != GROUP_SQUARE) return row;
+    return row / matrix_rows * square_rows(matrix_rows) + row % matrix_rows / SQUARE_SIDE;
+}
+
+uint64_t quant_first_row(const struct quant *quant, uint64_t matrix_rows, uint64_t scale_row)
+{
+    if (quant->group_kind != GROUP_SQUARE) return scale_row;
+    return scale_row / square_rows(matrix_rows) * matrix_rows + scale_row % square_rows(matrix_rows) * SQUARE_SIDE;
+}
+
+size_t quant_scales_per_group(const struct quant *quant)
+{
+    return quant->sub_block ? quant->group / quant->sub_block : 1;
+}
+
+size_t quant_scales(const struct quant *quant, size_t n, size_t group)
+{
+    const size_t unit = quant->sub_block ? quant->sub_block : group;
+    return n / unit + (n % unit != 0);
+}
+
+uint32_t quant_side_bits(const struct quant *quant)
+{
+    return quant->format->zero_point ? quant->elem->bits : quant->sub_block ? quant->shift_bits : 0;
 }
 
 bool quant_fits(const struct quant *quant, uint64_t cols)
@@ -336,14 +404,18 @@ double quant_bits_per_weight(const struct quant *quant, uint64_t cols, uint64_t 
 {
     const struct format *format = quant->format;
     if (quant->blocks) return 8.0 * format->block->bytes / format->block->elements;
-    double group = quant->group_kind == GROUP_SIZE ? (double)quant->group : quant->group_kind == GROUP_CHANNEL ? (double)cols : (double)n_weights;
-    return format->elem->bits + (scale_type_bits(quant->scale) + (format->zero_point ? format->elem->bits : 0)) / group;
+    const double weights[] = { [GROUP_SIZE] = (double)quant->group,
+                               [GROUP_CHANNEL] = (double)cols,
+                               [GROUP_TENSOR] = (double)n_weights,
+                               [GROUP_SQUARE] = (double)(SQUARE_SIDE * SQUARE_SIDE) };
+    const double group = weights[quant->group_kind];
+    return quant->elem->bits + (scale_type_bits(quant->scale) + (double)(quant_side_bits(quant) * quant_scales_per_group(quant))) / group;
 }
 
 const char *quant_group_json(const struct quant *quant, char *out)
 {
     if (quant->group_kind == GROUP_SIZE) snprintf(out, 16, "%u", quant->group);
-    else snprintf(out, 16, "\"%s\"", quant->group_kind == GROUP_CHANNEL ? "channel" : "tensor");
+    else snprintf(out, 16, "\"%s\"", group_kinds[quant->group_kind]);
     return out;
 }
 
@@ -396,11 +468,23 @@ static size_t choose_scales(const struct quant *quant, const struct kernels *ker
     return g;
 }
 
+/* Groups whose family codes them itself, one by one. */
+static size_t encode_by_family(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n, size_t group,
+                               struct group_scale *scales, uint16_t *codes, float *y)
+{
+    size_t done = 0;
+    for (size_t at = 0; at < n; at += group, done++, scales += quant_scales(quant, group, group))
+        quant->format->family->encode(quant, kernels, x + at, weight ? weight + at : NULL, n - at < group ? n - at : group, scales, codes + at,
+                                      y ? y + at : NULL);
+    return done;
+}
+
 size_t quant_encode(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n, size_t group,
                     struct group_scale *scales, uint16_t *codes, float *y)
 {
     struct range ranges[SEARCH_GROUPS];
     size_t done = 0;
+    if (quant->format->family->encode) return encode_by_family(quant, kernels, x, weight, n, group, scales, codes, y);
     for (size_t at = 0, count; at < n; at += count) {
         count = (n - at) / group < SEARCH_GROUPS ? n - at : SEARCH_GROUPS * group;
         kernels->ranges(x + at, count, group, ranges);
@@ -408,7 +492,7 @@ size_t quant_encode(const struct quant *quant, const struct kernels *kernels, co
         const struct groups groups = { count, group, scales + done };
         done += found;
         if (found * group < count) break;
-        kernels->encode(quant->format->elem, quant->rounding, &groups, x + at, codes + at, y ? y + at : NULL);
+        kernels->encode(quant->elem, quant->rounding, &groups, x + at, codes + at, y ? y + at : NULL);
     }
     return done;
 }

@@ -3,7 +3,8 @@
  *   row: mxfp4 = element e2m1, group 32, scale e8m0, rules floor even ceil rceil search, family mx
  *
  * Why this way: a new format of a known family is one row; a new family is one file. Nothing outside this table asks for a format by name.
- * Corner cases: groups of 1 .. 32768 weights, a whole row ("channel") or a whole tensor ("tensor"); the last group of a row may be shorter.
+ * Corner cases: groups of 1 .. 32768 weights, a whole row ("channel"), a whole tensor ("tensor") or a square of a matrix ("128x128"); the last
+ * group of a row may be shorter.
  * Reference: NUMERICS.md; design.md 3.
  */
 #ifndef LLMQ_NUMBER_FORMAT_H
@@ -21,22 +22,31 @@
 #define GROUP_MAX 32768u
 #define CANDIDATES_MAX 64u
 #define SEARCH_GROUPS 64u
+#define SQUARE_SIDE 128u
+#define SUB_BLOCKS_MAX 128u /* of one group */
+#define SHIFT_BITS_MAX 3u
 
 struct error_sum;
 struct kernels;
 struct quant;
 
-/* How the weights of a group are encoded: the stored bits and what they mean. */
+/* How the weights of a group, or of one of its sub-blocks, are encoded: the stored bits and what they mean. */
 struct group_scale {
     uint32_t bits; /* as stored */
-    float value; /* scale_load of bits */
+    float value; /* scale_load of bits, times 2^-shift */
     int32_t zero; /* zero point, 0 where the format has none */
+    uint32_t shift; /* of a sub-block, 0 where the format has none */
 };
 
 /* What an observe pass found out about one group. */
 struct range {
     float min, max; /* over the weights, with 0 included: min <= 0 <= max */
 };
+
+static inline float range_amax(struct range range)
+{
+    return -range.min > range.max ? -range.min : range.max;
+}
 
 static inline void range_add(struct range *range, struct range part)
 {
@@ -65,10 +75,21 @@ struct family {
      * SEARCH_GROUPS), for n weights without importance in groups of `group`. */
     size_t (*search)(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n, size_t group,
                      struct group_scale *scales);
+    /* Codes one group of n weights whose sub-blocks have scales of their own (ceil(n / sub_block) of them); NULL where a group has one scale. weight
+     * and y may be NULL. */
+    void (*encode)(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n,
+                   struct group_scale *scales, uint16_t *codes, float *y);
     /* The scale of a matrix of this range, NULL where there is no such level (NUMERICS_BLOCK.md 6). */
     float (*tensor_scale)(struct range range);
     bool integers; /* its elements are integers with a fraction of 0 bits, and a zero point is possible; else no zero point is */
     bool blocks; /* a group is a whole block of a ggml type, coded in one step by format->block; there are no elements, and no functions above */
+};
+
+enum group_kind {
+    GROUP_SIZE, /* so many weights of a row */
+    GROUP_CHANNEL, /* a row */
+    GROUP_TENSOR,
+    GROUP_SQUARE /* 128 x 128 weights of a matrix */
 };
 
 /* A row. */
@@ -77,8 +98,12 @@ struct format {
     const char *summary; /* one line */
     const struct family *family;
     const struct elem *elem;
+    const struct elem *full_elem; /* the same, written down to its lowest code; NULL: there is no such variant */
+    const char *full_key; /* the parameter that asks for it */
     uint32_t default_group;
-    bool channel, tensor; /* whether group "channel" and "tensor" are allowed */
+    uint32_t sub_block, shift_bits; /* defaults of formats whose sub-blocks have shifts, else 0 */
+    enum group_kind default_kind;
+    uint32_t group_kinds; /* bit mask over enum group_kind, beside GROUP_SIZE */
     bool zero_point;
     uint32_t scale_types; /* bit mask over enum scale_type */
     enum scale_type default_scale;
@@ -90,19 +115,23 @@ struct format {
     bool tensor_scale; /* a second-level scale, one for each matrix, is possible */
 };
 
-enum group_kind { GROUP_SIZE, GROUP_CHANNEL, GROUP_TENSOR };
-
 /* A format with all parameters resolved: what one tensor is quantised with. */
 struct quant {
     const struct format *format;
+    const struct elem *elem; /* that of the format, or its variant; NULL for family ggml */
     enum group_kind group_kind;
-    uint32_t group; /* weights, for GROUP_SIZE */
+    uint32_t group; /* weights of a row, for GROUP_SIZE and GROUP_SQUARE; else 0 */
+    uint32_t sub_block; /* weights that share a shift, a divisor of group; 0: there are no shifts */
+    uint32_t shift_bits;
     enum scale_type scale;
     enum scale_rule rule;
     enum rounding rounding;
     bool tensor_scale; /* weights are divided by a scale of their matrix first (NUMERICS_BLOCK.md 6) */
     bool blocks; /* stored as blocks of format->block, not as planes of codes and scales */
 };
+
+/* "channel", "tensor", "128x128"; GROUP_SIZE for another word, which has none. */
+enum group_kind group_kind_find(const char *name);
 
 size_t format_count(void);
 const struct format *format_at(size_t index);
@@ -111,7 +140,7 @@ const struct family *family_find(const char *name);
 
 /* Parameters a user may set beside the format's name; a NULL or empty string leaves the format's default. */
 struct quant_params {
-    const char *group; /* "32", "channel", "tensor" */
+    const char *group; /* "32", "channel", "tensor", "128x128" */
     const char *scale; /* "bf16" */
     const char *rule; /* "search" */
     const char *rounding; /* "nearest-even" */
@@ -133,14 +162,28 @@ enum status quant_parse(const char *text, const struct quant_params *params, str
 uint64_t quant_group_len(const struct quant *quant, uint64_t cols);
 uint64_t quant_groups_per_row(const struct quant *quant, uint64_t cols);
 
+/* Rows of the matrix of scales of a tensor of n_rows rows in matrices of matrix_rows, and the one that row `row` belongs to. */
+uint64_t quant_scale_rows(const struct quant *quant, uint64_t n_rows, uint64_t matrix_rows);
+uint64_t quant_scale_row(const struct quant *quant, uint64_t matrix_rows, uint64_t row);
+
+/* The reverse: the first row that a row of scales belongs to. */
+uint64_t quant_first_row(const struct quant *quant, uint64_t matrix_rows, uint64_t scale_row);
+
+/* Scales (struct group_scale) of one group, and of n weights in whole groups (the last may be shorter) of `group`. */
+size_t quant_scales_per_group(const struct quant *quant);
+size_t quant_scales(const struct quant *quant, size_t n, size_t group);
+
+/* Bits of what is stored beside the scale: a zero point of a group, a shift of a sub-block; 0 for formats that have neither. */
+uint32_t quant_side_bits(const struct quant *quant);
+
 /* False when the tensor is stored as blocks and cols is no multiple of them. */
 bool quant_fits(const struct quant *quant, uint64_t cols);
 
-/* "32", "\"channel\"", "\"tensor\"": JSON text of the group. out has at least 16 bytes. */
+/* "32", "\"channel\"", "\"128x128\"": JSON text of the group. out has at least 16 bytes. */
 const char *quant_group_json(const struct quant *quant, char *out);
 
 /* n weights in groups of `group`, all steps: range, candidates by least error, codes, and decoded weights where y is not NULL. weight is NULL or n
- * importance weights >= 0. Returns how many groups were done: all, or those before the first one whose scale overflows its type. */
+ * importance weights >= 0; scales has room for quant_scales. Returns how many groups were done: all, or those before the first one whose scale overflows its type. */
 size_t quant_encode(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n, size_t group,
                     struct group_scale *scales, uint16_t *codes, float *y);
 

@@ -682,8 +682,7 @@ class CodesTest(OracleTest):
         return [(model.tensors[s.name], values_of(s), quants[s.name]) for s in sources]
 
     def test_formats_are_all_covered(self):
-        listed = json.loads(llmq("formats", "--json"))["formats"]
-        listed = [f for f in listed if f["family"] in ("mx", "affine")]
+        listed = [f for f in json.loads(llmq("formats", "--json"))["formats"] if f["family"] in ("mx", "affine")]
         self.assertEqual({f["name"] for f in listed}, {*MX_NAMES, *INT_NAMES})
         for f in listed:
             mx = f["name"] in MX_NAMES
