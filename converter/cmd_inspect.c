@@ -122,6 +122,7 @@ static void json_quantised(const struct llmq_entry *entry)
     printf(",\"source_digest\":\"%s\"", digest);
     if (entry->format) printf(",\"scale_rule\":\"%s\",\"rounding\":\"%s\",\"scale\":\"%s\"", entry->scale_rule, entry->rounding, entry->scale);
     if (entry->format && entry->decodable) printf(",\"group\":%s", quant_group_json(&entry->quant, group));
+    if (entry->quant.sub_block) printf(",\"sub_block\":%u,\"shift_bits\":%u", entry->quant.sub_block, entry->quant.shift_bits);
     printf(",\"planes\":[");
     for (uint32_t k = 0; k < entry->n_planes; k++)
         printf("%s{\"name\":\"%s\",\"bits\":%u,\"rows\":%llu,\"cols\":%llu,\"nbytes\":%llu,\"offset\":%llu}", k ? "," : "",

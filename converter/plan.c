@@ -212,6 +212,7 @@ static enum status plan_planes(struct plan *plan, size_t i, const struct quant *
     out->block = quant->format->block;
     out->format_facts = facts_of(plan, quant->format);
     out->group = quant_group_json(quant, entry->group);
+    out->sub_block = quant->sub_block;
     out->scale_rule = quant->rule == RULE_COUNT ? NULL : scale_rule_name(quant->rule);
     out->rounding = rounding_name(quant->rounding);
     out->scale = scale_type_name(quant->scale);

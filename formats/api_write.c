@@ -170,6 +170,7 @@ static enum status declare_quantised(struct llmq_writer *writer, struct declared
     out->format = quant->format->name;
     out->format_facts = facts_of(writer, quant->format);
     out->group = quant_group_json(quant, own->group);
+    out->sub_block = quant->sub_block;
     out->scale_rule = scale_rule_name(quant->rule);
     out->rounding = rounding_name(quant->rounding);
     out->scale = scale_type_name(quant->scale);

@@ -54,7 +54,7 @@ static void test_rows(void **state)
         }
     }
     assert_null(format_find("mxfp5"));
-    assert_null(family_find("prime"));
+    assert_null(family_find("bfp_prime"));
 }
 
 /* ---- parameters ----------------------------------------------------------------------------------------------------------------- */
@@ -109,7 +109,7 @@ static const struct {
     { "MXFP4", { 0 }, { "unknown format 'MXFP4'" } },
     { "mxfp4:", { 0 }, { "''", "key=value" } },
     { "mxfp4:group", { 0 }, { "'group'", "key=value" } },
-    { "mxfp4:size=32", { 0 }, { "'size'", "group, scale, rule, rounding, tensor-scale" } },
+    { "mxfp4:size=32", { 0 }, { "'size'", "group, scale, rule, rounding, tensor-scale, sub-block, shift-bits, kernel, negative-end" } },
     { "mxfp4:group=0", { 0 }, { "'0'", "1 to 32768" } },
     { "mxfp4:group=32769", { 0 }, { "'32769'", "1 to 32768" } },
     { "mxfp4:group=18446744073709551648", { 0 }, { "'18446744073709551648'", "1 to 32768" } },
@@ -206,9 +206,9 @@ static double sqnr_of(const struct quant *quant, size_t n, double *squared)
     static uint16_t codes[GROUP_MAX];
     static float y[GROUP_MAX];
     for (size_t i = 0, g = 0; i < n; i += group, g++) {
-        struct group_scale scale;
-        assert_true(quant_group(quant, kernels, gaussian + i, NULL, group, &scale, codes));
-        kernels->decode(quant->elem, &(struct groups){ group, group, &scale }, codes, y);
+        struct group_scale scales[SUB_BLOCKS_MAX];
+        assert_true(quant_group(quant, kernels, gaussian + i, NULL, group, scales, codes));
+        kernels->decode(quant->elem, &(struct groups){ group, quant->sub_block ? quant->sub_block : group, scales }, codes, y);
         double error = 0;
         for (size_t k = 0; k < group; k++) {
             double d = (double)gaussian[i + k] - (double)y[k];

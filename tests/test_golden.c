@@ -3,9 +3,10 @@
  * Drawing: case -> codec_encode -> planes -> unpacked codes, scales, zeros; codec_decode_row -> y. All of it for every kernel set, for F32 sources
  * and, where the weights fit, BF16 ones.
  * Why this way: bytes first; a tolerance would pass a nibble order that is wrong in both directions. The oracle shares no code with C.
- * Corner cases: "channel" and "tensor" cases run a second time as a spanning group does (observed range, observed errors, given scale); refused
- * cases must report the overflow.
- * Reference: header of scripts/gen_golden.py; NUMERICS.md.
+ * Corner cases: "channel" and "tensor" cases run a second time as a spanning group does (observed range, observed errors, given scale), those of
+ * squares only so; refused cases must report the overflow. Casts have no groups; they are compared in nearest-even, up to the first weight that
+ * only saturation brings in, because a cast refuses it.
+ * Reference: header of scripts/gen_golden.py; NUMERICS.md, NUMERICS_BLOCK.md 10.
  */
 #include "support/support.h"
 
@@ -26,7 +27,9 @@ struct golden {
     float *x, *weights; /* weights: one a weight, or NULL */
     uint32_t *y; /* bits */
     uint16_t *codes;
-    struct group_scale *scales; /* bits and zero only */
+    uint32_t *scales; /* stored bits */
+    size_t n_sides; /* zero points or shifts */
+    uint16_t *sides;
 };
 
 /* What a run of the codec gave, in the case's own terms. */
@@ -62,46 +65,73 @@ static float *floats_of(const char *hex, size_t n)
     return out;
 }
 
+/* The parameters that a case may have beside those of all formats. */
+static const struct {
+    const char *field, *key;
+} inlines[] = { { "kernel", "kernel" }, { "sub_block", "sub-block" }, { "shift_bits", "shift-bits" }, { "negative_end", "negative-end" } };
+
 static void parse_quant(const cJSON *item, const char *format, struct quant *quant)
 {
-    char number[16];
+    char number[16], text[128];
     const cJSON *group = cJSON_GetObjectItemCaseSensitive(item, "group");
     snprintf(number, sizeof number, "%d", group->valueint);
+    snprintf(text, sizeof text, "%s", format);
+    for (size_t i = 0; i < sizeof inlines / sizeof inlines[0]; i++) {
+        const cJSON *value = cJSON_GetObjectItemCaseSensitive(item, inlines[i].field);
+        if (!value) continue;
+        char *end = text + strlen(text);
+        const size_t room = sizeof text - strlen(text);
+        const char mark = strchr(text, ':') ? ',' : ':';
+        if (cJSON_IsString(value)) snprintf(end, room, "%c%s=%s", mark, inlines[i].key, value->valuestring);
+        else snprintf(end, room, "%c%s=%d", mark, inlines[i].key, value->valueint);
+    }
     struct quant_params params = { .group = cJSON_IsString(group) ? group->valuestring : number,
                                    .scale = text_of(item, "scale_dtype"),
                                    .rule = text_of(item, "rule"),
                                    .rounding = text_of(item, "rounding") };
     struct err err;
-    assert_ok(quant_parse(format, &params, quant, &err));
+    assert_ok(quant_parse(text, &params, quant, &err));
 }
 
 static void parse_results(const cJSON *item, struct golden *golden)
 {
-    const cJSON *scales = cJSON_GetObjectItemCaseSensitive(item, "scales"), *zeros = cJSON_GetObjectItemCaseSensitive(item, "zeros");
-    const uint32_t mask = (1u << golden->quant.format->elem->bits) - 1u;
+    const cJSON *scales = cJSON_GetObjectItemCaseSensitive(item, "scales");
+    const cJSON *sides = cJSON_GetObjectItemCaseSensitive(item, golden->quant.sub_block ? "shifts" : "zeros");
+    const uint32_t mask = (1u << golden->quant.elem->bits) - 1u;
+    const size_t digits = golden->quant.elem->bits <= 8 ? 2 : 4;
+    assert_int_equal(strlen(text_of(item, "codes")), golden->n * digits);
     for (size_t i = 0; i < golden->n; i++) {
-        golden->codes[i] = (uint16_t)(hex_number(text_of(item, "codes"), i, 2) & mask);
+        golden->codes[i] = (uint16_t)(hex_number(text_of(item, "codes"), i, digits) & mask);
         golden->y[i] = hex_number(text_of(item, "y"), i, 8);
     }
-    for (size_t i = 0; i < golden->n_scales; i++) {
-        golden->scales[i].bits = (uint32_t)cJSON_GetArrayItem(scales, (int)i)->valuedouble;
-        if (golden->quant.format->zero_point) golden->scales[i].zero = cJSON_GetArrayItem(zeros, (int)i)->valueint;
-    }
     assert_int_equal(cJSON_GetArraySize(scales), golden->n_scales);
+    for (size_t i = 0; i < golden->n_scales; i++) golden->scales[i] = (uint32_t)cJSON_GetArrayItem(scales, (int)i)->valuedouble;
+    if (golden->n_sides) assert_int_equal(cJSON_GetArraySize(sides), golden->n_sides);
+    for (size_t i = 0; i < golden->n_sides; i++) golden->sides[i] = (uint16_t)cJSON_GetArrayItem(sides, (int)i)->valueint;
+}
+
+static struct shape shape_of(const struct golden *golden)
+{
+    return (struct shape){ golden->rows, golden->cols, 1 };
 }
 
 static void parse_case(const char *file, const char *format, const cJSON *item, struct golden *golden)
 {
+    struct plane planes[CODEC_PLANES_MAX];
     *golden = (struct golden){ .file = file, .name = text_of(item, "name") };
     parse_quant(item, format, &golden->quant);
     golden->rows = (size_t)cJSON_GetObjectItemCaseSensitive(item, "rows")->valueint;
     golden->cols = (size_t)cJSON_GetObjectItemCaseSensitive(item, "cols")->valueint;
     golden->n = golden->rows * golden->cols;
-    golden->n_scales = quant_groups_per_row(&golden->quant, golden->cols) * (golden->quant.group_kind == GROUP_TENSOR ? 1 : golden->rows);
+    const struct shape shape = shape_of(golden);
+    const uint32_t n_planes = codec_planes(&golden->quant, &shape, planes);
+    golden->n_scales = (size_t)(planes[1].rows * planes[1].cols);
+    golden->n_sides = n_planes > 2 ? (size_t)(planes[2].rows * planes[2].cols) : 0;
     golden->x = floats_of(text_of(item, "x"), golden->n);
     golden->y = new_array(golden->n, sizeof *golden->y);
     golden->codes = new_array(golden->n, sizeof *golden->codes);
     golden->scales = new_array(golden->n_scales, sizeof *golden->scales);
+    golden->sides = new_array(golden->n_sides, sizeof *golden->sides);
     golden->refused = text_of(item, "error") != NULL;
     if (!golden->refused) parse_results(item, golden);
     if (!text_of(item, "w")) return;
@@ -118,6 +148,7 @@ static void free_case(struct golden *golden)
     free(golden->y);
     free(golden->codes);
     free(golden->scales);
+    free(golden->sides);
 }
 
 /* ---- running a case ------------------------------------------------------------------------------------------------------------- */
@@ -126,7 +157,8 @@ static struct planes new_planes(const struct golden *golden)
 {
     struct plane plane[CODEC_PLANES_MAX];
     struct planes out = { { NULL } };
-    uint32_t n = codec_planes(&golden->quant, &(struct shape){ golden->rows, golden->cols, 1 }, plane);
+    const struct shape shape = shape_of(golden);
+    uint32_t n = codec_planes(&golden->quant, &shape, plane);
     for (uint32_t i = 0; i < n; i++) {
         assert_int_equal(plane_tile_count(&plane[i]), 1);
         out.bytes[i] = new_array((size_t)plane_nbytes(&plane[i]), 1);
@@ -154,14 +186,14 @@ static void free_scratch(struct codec_scratch *scratch)
 
 static struct codec_tile tile_of(const struct golden *golden, const uint8_t *source, const struct dtype *dtype, const struct planes *planes)
 {
-    struct codec_tile tile = { .source = source, .dtype = dtype, .n_rows = golden->rows, .n_cols = golden->cols };
+    struct codec_tile tile = { .source = source, .dtype = dtype, .n_rows = golden->rows, .n_cols = golden->cols, .matrix_rows = golden->rows };
     memcpy(tile.planes, planes->bytes, sizeof tile.planes);
     return tile;
 }
 
 static void check_codes(const struct golden *golden, const char *how, const uint8_t *stream, size_t row)
 {
-    uint32_t bits = golden->quant.format->elem->bits;
+    uint32_t bits = golden->quant.elem->bits;
     uint16_t *got = new_array(golden->cols, sizeof *got);
     unpack_bits(stream + row * ((golden->cols * bits + 7) / 8), 0, golden->cols, bits, got);
     for (size_t i = 0; i < golden->cols; i++)
@@ -171,33 +203,42 @@ static void check_codes(const struct golden *golden, const char *how, const uint
     free(got);
 }
 
+/* Field number i of a plane, counted row by row. */
+static uint16_t field_of(const struct plane *plane, const uint8_t *bytes, size_t i)
+{
+    uint16_t field;
+    unpack_bits(bytes + i / plane->cols * plane_row_nbytes(plane), i % plane->cols, 1, plane->bits, &field);
+    return field;
+}
+
 static void check_scales(const struct golden *golden, const char *how, const struct planes *planes)
 {
-    const uint32_t nbytes = scale_type_bits(golden->quant.scale) / 8, zero_bits = golden->quant.format->elem->bits;
-    const size_t per_row = (size_t)quant_groups_per_row(&golden->quant, golden->cols), zero_row_nbytes = (per_row * zero_bits + 7) / 8;
+    const uint32_t nbytes = scale_type_bits(golden->quant.scale) / 8;
+    struct plane plane[CODEC_PLANES_MAX];
+    const struct shape shape = shape_of(golden);
+    codec_planes(&golden->quant, &shape, plane);
     for (size_t i = 0; i < golden->n_scales; i++) {
         uint32_t bits = 0;
         for (uint32_t k = 0; k < nbytes; k++) bits |= (uint32_t)planes->bytes[1][i * nbytes + k] << (8 * k);
-        if (bits != golden->scales[i].bits)
-            fail_msg("%s %s (%s): scale %zu is %x, not %x", golden->file, golden->name, how, i, bits, golden->scales[i].bits);
-        if (!golden->quant.format->zero_point) continue;
-        uint16_t zero;
-        unpack_bits(planes->bytes[2] + i / per_row * zero_row_nbytes, i % per_row, 1, zero_bits, &zero);
-        if (zero != golden->scales[i].zero)
-            fail_msg("%s %s (%s): zero point %zu is %u, not %d", golden->file, golden->name, how, i, zero, golden->scales[i].zero);
+        if (bits != golden->scales[i]) fail_msg("%s %s (%s): scale %zu is %x, not %x", golden->file, golden->name, how, i, bits, golden->scales[i]);
+    }
+    for (size_t i = 0; i < golden->n_sides; i++) {
+        const uint16_t side = field_of(&plane[2], planes->bytes[2], i);
+        if (side != golden->sides[i])
+            fail_msg("%s %s (%s): zero point or shift %zu is %u, not %u", golden->file, golden->name, how, i, side, golden->sides[i]);
     }
 }
 
 static void check_decoded(const struct golden *golden, const struct kernels *kernels, const struct planes *planes)
 {
-    const size_t per_row = (size_t)quant_groups_per_row(&golden->quant, golden->cols), bits = golden->quant.format->elem->bits;
+    struct plane plane[CODEC_PLANES_MAX];
+    const struct shape shape = shape_of(golden);
+    const uint32_t n = codec_planes(&golden->quant, &shape, plane);
     float *y = new_array(golden->cols, sizeof *y);
     for (size_t row = 0; row < golden->rows; row++) {
-        size_t scale_row = golden->quant.group_kind == GROUP_TENSOR ? 0 : row;
-        const uint8_t *zeros = planes->bytes[2] ? planes->bytes[2] + scale_row * ((per_row * bits + 7) / 8) : NULL;
-        const uint8_t *const streams[CODEC_PLANES_MAX] = { planes->bytes[0] + row * ((golden->cols * bits + 7) / 8),
-                                                           planes->bytes[1] + scale_row * per_row * scale_type_bits(golden->quant.scale) / 8, zeros,
-                                                           NULL };
+        const uint64_t scale_row = quant_scale_row(&golden->quant, golden->rows, row);
+        const uint8_t *streams[CODEC_PLANES_MAX] = { planes->bytes[0] + row * plane_row_nbytes(&plane[0]) };
+        for (uint32_t k = 1; k < n; k++) streams[k] = planes->bytes[k] + scale_row * plane_row_nbytes(&plane[k]);
         codec_decode_row(&golden->quant, kernels, streams, 1.0f, 0, golden->cols, y);
         for (size_t i = 0; i < golden->cols; i++)
             if (f32_bits(y[i]) != golden->y[row * golden->cols + i])
@@ -230,66 +271,99 @@ static void run_codec(const struct golden *golden, const struct kernels *kernels
     free_planes(&planes);
 }
 
-/* One group as a spanning one: observe range and errors of the tile, choose, encode with the given scale. */
-static void run_given(const struct golden *golden, const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch)
+/* Scales of all groups as spanning ones: ranges, errors, choice; false when one overflows. */
+static bool observe(const struct golden *golden, const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch,
+                    struct group_scale *given)
 {
-    struct range range;
-    struct group_scale scale;
-    struct codec_fault fault;
-    double errors[CANDIDATES_MAX];
-    struct codec_tile given = *tile;
-    assert_true(codec_observe_range(kernels, tile, scratch, &range, &fault));
-    codec_observe_errors(&golden->quant, kernels, tile, scratch, range, errors);
-    assert_true(quant_choose(&golden->quant, range, errors, &scale));
-    given.given = &scale;
-    assert_true(codec_encode(&golden->quant, kernels, &given, scratch, &fault));
-    layout_store_scales(&golden->quant, &scale, 1, tile->planes[1]);
-    if (golden->quant.format->zero_point) layout_store_sides(&golden->quant, &scale, 1, tile->planes[2]);
+    const struct shape shape = shape_of(golden);
+    const struct tile place = { .n_rows = golden->rows, .n_cols = golden->cols };
+    struct codec_piece piece = { 0 };
+    size_t n = 0;
+    for (; codec_next_piece(&golden->quant, &shape, &place, &piece); n++) {
+        /* an observed channel lies in tiles of one row */
+        const uint64_t rows = golden->quant.group_kind == GROUP_CHANNEL ? piece.at.n_rows : 1;
+        for (uint64_t r = 0; r < rows; r++) {
+            struct tile at = piece.at;
+            if (rows > 1) at.row += r, at.n_rows = 1;
+            const struct codec_tile part = codec_part(tile, &at);
+            struct range range;
+            struct codec_fault fault;
+            double errors[CANDIDATES_MAX];
+            assert_true(codec_observe_range(kernels, &part, scratch, &range, &fault));
+            codec_observe_errors(&golden->quant, kernels, &part, scratch, range, errors);
+            if (!quant_choose(&golden->quant, range, errors, &given[piece.group + r])) return false;
+        }
+        assert_int_equal(piece.complete, golden->quant.group_kind == GROUP_SQUARE);
+    }
+    assert_int_equal(n, golden->quant.group_kind == GROUP_SQUARE ? golden->n_scales : 1);
+    return true;
 }
 
 static void run_spanning(const struct golden *golden, const struct kernels *kernels)
 {
     struct planes planes = new_planes(golden);
     struct codec_scratch scratch = new_scratch(golden);
-    const size_t groups = golden->n_scales, bits = golden->quant.format->elem->bits;
-    struct codec_tile tile = tile_of(golden, NULL, dtype_find("F32", 3), &planes);
-    tile.n_rows = golden->rows / groups;
-    for (size_t g = 0; g < groups; g++) {
-        tile.source = (const uint8_t *)(golden->x + g * golden->cols);
-        tile.planes[0] = planes.bytes[0] + g * ((golden->cols * bits + 7) / 8);
-        tile.planes[1] = planes.bytes[1] + g * scale_type_bits(golden->quant.scale) / 8;
-        tile.planes[2] = planes.bytes[2] ? planes.bytes[2] + g * ((bits + 7) / 8) : NULL;
-        run_given(golden, kernels, &tile, &scratch);
+    struct codec_tile tile = tile_of(golden, (const uint8_t *)golden->x, dtype_find("F32", 3), &planes);
+    struct group_scale *given = new_array(golden->n_scales, sizeof *given);
+    const struct shape shape = shape_of(golden);
+    struct codec_fault fault;
+    const bool fine = observe(golden, kernels, &tile, &scratch, given);
+    assert_int_equal(fine, !golden->refused);
+    tile.given = given;
+    tile.given_cols = quant_groups_per_row(&golden->quant, golden->cols);
+    if (fine) {
+        assert_true(codec_encode(&golden->quant, kernels, &tile, &scratch, &fault));
+        codec_store_whole(&golden->quant, &shape, given, NULL, planes.bytes);
+        check_planes(golden, kernels, "given", &planes);
     }
-    check_planes(golden, kernels, "given", &planes);
+    free(given);
     free_scratch(&scratch);
     free_planes(&planes);
 }
 
-static void check_group(const struct golden *golden, const struct kernels *kernels, size_t first, size_t n, const struct group_scale *want)
+/* One group, of n_rows x n_cols weights from (row, col) on, with importance. */
+static void check_group(const struct golden *golden, const struct kernels *kernels, size_t row, size_t col, size_t n_rows, size_t n_cols,
+                        size_t scale, size_t side)
 {
-    struct group_scale scale;
+    const struct quant *quant = &golden->quant;
+    const size_t n = n_rows * n_cols, n_sides = quant_scales(quant, n, n);
+    float *x = new_array(n, sizeof *x), *weights = new_array(n, sizeof *weights);
     uint16_t *codes = new_array(n, sizeof *codes);
-    assert_true(quant_group(&golden->quant, kernels, golden->x + first, golden->weights + first, n, &scale, codes));
-    if (scale.bits != want->bits || scale.zero != want->zero || memcmp(codes, golden->codes + first, n * sizeof *codes) != 0)
-        fail_msg("%s %s (%s): weighted group at %zu: scale %x zero %d, not %x %d, or its codes", golden->file, golden->name, kernels->name, first,
-                 scale.bits, scale.zero, want->bits, want->zero);
+    struct group_scale *scales = new_array(n_sides, sizeof *scales);
+    for (size_t i = 0; i < n; i++) {
+        const size_t from = (row + i / n_cols) * golden->cols + col + i % n_cols;
+        x[i] = golden->x[from];
+        weights[i] = golden->weights[from];
+    }
+    assert_true(quant_group(quant, kernels, x, weights, n, scales, codes));
+    bool same = scales[0].bits == golden->scales[scale];
+    for (size_t i = 0; i < n; i++) same = same && codes[i] == golden->codes[(row + i / n_cols) * golden->cols + col + i % n_cols];
+    for (size_t i = 0; golden->n_sides && i < n_sides; i++)
+        same = same && (quant->sub_block ? (int32_t)scales[i].shift : scales[i].zero) == golden->sides[side + i];
+    if (!same)
+        fail_msg("%s %s (%s): weighted group at %zu, %zu: scale %x, not %x, or its codes", golden->file, golden->name, kernels->name, row, col,
+                 scales[0].bits, golden->scales[scale]);
+    free(x);
+    free(weights);
     free(codes);
+    free(scales);
 }
 
 static void run_weighted(const struct golden *golden, const struct kernels *kernels)
 {
-    size_t i = 0;
-    if (golden->quant.group_kind == GROUP_TENSOR) {
-        check_group(golden, kernels, 0, golden->n, &golden->scales[0]);
-        return;
-    }
-    for (size_t row = 0; row < golden->rows; row++)
-        for (size_t col = 0, n; col < golden->cols; col += n) {
-            size_t group = (size_t)quant_group_len(&golden->quant, golden->cols);
-            n = group < golden->cols - col ? group : golden->cols - col;
-            check_group(golden, kernels, row * golden->cols + col, n, &golden->scales[i++]);
+    const struct quant *quant = &golden->quant;
+    const size_t height = quant->group_kind == GROUP_TENSOR ? golden->rows : quant->group_kind == GROUP_SQUARE ? SQUARE_SIDE : 1;
+    const size_t width = (size_t)quant_group_len(quant, golden->cols);
+    size_t scale = 0, side = 0;
+    for (size_t row = 0; row < golden->rows; row += height)
+        for (size_t col = 0; col < golden->cols; col += width) {
+            const size_t n_rows = height < golden->rows - row ? height : golden->rows - row;
+            const size_t n_cols = width < golden->cols - col ? width : golden->cols - col;
+            check_group(golden, kernels, row, col, n_rows, n_cols, scale++, side);
+            side += golden->n_sides ? quant_scales(quant, n_rows * n_cols, n_rows * n_cols) : 0;
         }
+    assert_int_equal(scale, golden->n_scales);
+    assert_int_equal(side, golden->n_sides);
 }
 
 static void run_case(const struct golden *golden)
@@ -309,9 +383,10 @@ static void run_case(const struct golden *golden)
             run_weighted(golden, kernels);
             continue;
         }
+        if (whole) run_spanning(golden, kernels);
+        if (golden->quant.group_kind == GROUP_SQUARE) continue;
         run_codec(golden, kernels, (const uint8_t *)golden->x, dtype_find("F32", 3), false);
         if (fits) run_codec(golden, kernels, bf16, dtype_find("BF16", 4), true);
-        if (whole && !golden->refused) run_spanning(golden, kernels);
     }
     free(bf16);
 }
@@ -329,28 +404,43 @@ static cJSON *parse_file(const char *name)
     return root;
 }
 
+/* The vectors of nvfp4 follow a definition that is being replaced. */
+static bool is_left_out(const struct format *format)
+{
+    return strcmp(format->name, "nvfp4") == 0;
+}
+
+static size_t run_list(const char *file, const cJSON *root, const char *list)
+{
+    const cJSON *item;
+    size_t n_cases = 0;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(root, list))
+    {
+        struct golden golden;
+        const char *name = text_of(item, "format") ? text_of(item, "format") : text_of(root, "format");
+        const struct format *format = format_find(name);
+        if (!format) continue;
+        if (format->family->blocks || is_left_out(format)) continue; /* casts: test_casts */
+        parse_case(file, name, item, &golden);
+        run_case(&golden);
+        free_case(&golden);
+        n_cases++;
+    }
+    return n_cases;
+}
+
 static void test_cases(void **state)
 {
     (void)state;
     size_t n_files = 0, n_cases = 0;
     DIR *dir = opendir(tests_path("golden"));
     assert_non_null(dir);
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL; n_files++) {
         const char *dot = strrchr(entry->d_name, '.');
         if (!dot || strcmp(dot, ".json") != 0) continue;
         cJSON *root = parse_file(entry->d_name);
-        const cJSON *item;
-        cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(root, "cases"))
-        {
-            struct golden golden;
-            const char *format = text_of(item, "format");
-            parse_case(entry->d_name, format ? format : text_of(root, "format"), item, &golden);
-            run_case(&golden);
-            free_case(&golden);
-            n_cases++;
-        }
+        n_cases += run_list(entry->d_name, root, "cases") + run_list(entry->d_name, root, "block_cases");
         cJSON_Delete(root);
-        n_files++;
     }
     closedir(dir);
     printf("%zu files, %zu cases, %zu kernel sets\n", n_files, n_cases, kernels_count());
@@ -359,6 +449,46 @@ static void test_cases(void **state)
         if (format_at(i)->family->blocks) continue; /* golden/ggml.tsv, test_ggml.c */
         snprintf(path, sizeof path, "golden/%s.json", format_at(i)->name);
         if (!file_exists(tests_path(path))) fail_msg("no golden vectors for format %s", format_at(i)->name);
+    }
+}
+
+/* A cast has neither scales nor a rounding of its own, and what would become Inf is refused where the vectors saturate. */
+static size_t check_cast(const char *file, const struct ggml_type *type, const cJSON *item)
+{
+    const size_t n = (size_t)(cJSON_GetObjectItemCaseSensitive(item, "rows")->valueint * cJSON_GetObjectItemCaseSensitive(item, "cols")->valueint);
+    size_t n_checked = 0;
+    for (size_t i = 0; i < n; i++) {
+        const float x = f32_from_bits(hex_number(text_of(item, "x"), i, 8));
+        const uint32_t want = hex_number(text_of(item, "codes"), i, 4);
+        uint8_t bytes[2];
+        float y;
+        type->encode(&x, NULL, 1, bytes);
+        type->decode(bytes, 1, &y);
+        if (y - y != 0.0f) continue;
+        const uint32_t got = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8;
+        if (got != want || f32_bits(y) != hex_number(text_of(item, "y"), i, 8)) fail_msg("%s: %a is %04x, not %04x", file, (double)x, got, want);
+        n_checked++;
+    }
+    return n_checked;
+}
+
+static void test_casts(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "f16", "bf16" };
+    for (size_t k = 0; k < 2; k++) {
+        char path[16];
+        size_t n = 0;
+        snprintf(path, sizeof path, "%s.json", names[k]);
+        cJSON *root = parse_file(path);
+        const cJSON *item;
+        cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(root, "block_cases"))
+        {
+            if (strcmp(text_of(item, "rounding"), "nearest-even") == 0) n += check_cast(path, ggml_type_find(names[k]), item);
+        }
+        cJSON_Delete(root);
+        printf("%s: %zu weights\n", names[k], n);
+        assert_true(n > 100);
     }
 }
 
@@ -422,6 +552,7 @@ static void test_spec_encodes(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_cases), cmocka_unit_test(test_elements), cmocka_unit_test(test_spec_encodes) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_cases), cmocka_unit_test(test_casts), cmocka_unit_test(test_elements),
+                                        cmocka_unit_test(test_spec_encodes) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

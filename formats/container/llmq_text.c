@@ -89,7 +89,9 @@ void llmq_text_tensor(struct text *text, const struct out_tensor *tensor, const 
     text_add(text, ",");
     if (tensor->format) {
         add_string(text, "format", tensor->format);
-        text_add(text, "\"group\":%s,\"axis\":%u,", tensor->group, tensor->rank ? tensor->rank - 1 : 0);
+        text_add(text, "\"group\":%s,", tensor->group);
+        if (tensor->sub_block) text_add(text, "\"sub_block\":%u,", tensor->sub_block);
+        text_add(text, "\"axis\":%u,", tensor->rank ? tensor->rank - 1 : 0);
         add_string(text, "scale_rule", tensor->scale_rule);
         add_string(text, "rounding", tensor->rounding);
         add_string(text, "scale", tensor->scale);

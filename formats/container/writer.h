@@ -49,7 +49,8 @@ struct out_tensor {
     const char *format; /* NULL for a kept tensor */
     const struct ggml_type *block; /* GGUF: the type of a tensor of blocks; NULL for a kept tensor */
     const char *format_facts; /* JSON object text for the index member `formats`, NULL for a kept tensor */
-    const char *group; /* JSON text: 32, "channel" (with the quotes) or "tensor" */
+    const char *group; /* JSON text: 32, "channel" (with the quotes), "tensor" or "128x128" */
+    uint32_t sub_block; /* weights that share a shift; 0: there are no shifts */
     const char *scale_rule, *rounding, *scale; /* names; NULL for a kept tensor */
     struct out_plane planes[OUT_PLANES_MAX];
     uint32_t n_planes;

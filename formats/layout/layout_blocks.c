@@ -1,12 +1,13 @@
 /* layout_blocks.c: the layout of GGUF: whole blocks of a ggml type, one behind the other.
  *
  *   mxfp4  | e u8 | 16 nibbles |       code[j] low, code[j + 16] high        nvfp4  | 4 scales | 4 * 8 nibbles |      q8_0  | d f16 | 32 int8 |
+ *   q4_0   | d f16 | 16 nibbles |      code + 8                              q5_0   | d f16 | 32 fifth bits | 16 nibbles |      code + 16
  *
  * Why this way: a group whose codes and scale a block can hold goes in and comes out without rounding; a table says how, one row a pair of element
  * and type. Formats of family ggml are blocks from the start.
- * Corner cases: scales of integers must be numbers of F16, those of bigger groups stand in each of their blocks; the scale of mxint8 must be a power
- * of two that F16 has, 2^(e-6) >= 2^-24, or the group be zero; a block that another program wrote may have a scale that is no such power: then it is
- * no group of ours (load says so).
+ * Corner cases: scales of integers must be numbers of F16, those of bigger groups stand in each of their blocks; the scale of mxint8 and bfp must be a
+ * power of two that F16 has, such as 2^(e-6) >= 2^-24, or the group be zero; a block that another program wrote may have a scale that is no such power:
+ * then it is no group of ours (load says so).
  * Reference: layouts.md 1.7, 2(f). Worked number: mxint8 of exponent 1, code 96: Q8_0 of d = 2^-5 = 0x2800, 3.0.
  */
 #include <string.h>
@@ -77,24 +78,30 @@ static bool unpack_nvfp4(const uint8_t *block, struct group_scale *scales, uint1
     return true;
 }
 
-/* A power of two as F16: byte e8m0 b and fraction bits f mean 2^(b - 127 - f). */
+static bool is_zero(const uint16_t *codes)
+{
+    bool zero = true;
+    for (size_t i = 0; i < 32; i++) zero = zero && codes[i] == 0;
+    return zero;
+}
+
+/* A power of two as F16: byte e8m0 b and fraction bits f mean 2^(b - 127 - f). Codes of zero stand under 0. */
 static bool pack_power(const struct group_scale *scale, const uint16_t *codes, int32_t fraction_bits, uint8_t *block)
 {
     const int32_t exponent = (int32_t)scale->bits - 127 - fraction_bits;
-    bool zero = true;
-    for (size_t i = 0; i < 32; i++) zero = zero && codes[i] == 0;
+    const bool zero = is_zero(codes);
     const uint16_t d = zero || exponent < -24 || exponent > 15 ? 0 : f32_to_f16(exact_exp2(exponent));
     block[0] = (uint8_t)d;
     block[1] = (uint8_t)(d >> 8);
     return zero || d != 0;
 }
 
-static bool unpack_power(const uint8_t *block, int32_t fraction_bits, struct group_scale *scale)
+static bool unpack_power(const uint8_t *block, const uint16_t *codes, int32_t fraction_bits, struct group_scale *scale)
 {
     const float d = f16_to_f32((uint16_t)(block[0] | block[1] << 8));
     const int32_t bits = d > 0.0f ? exact_ilog2(d) + 127 + fraction_bits : 0;
     *scale = (struct group_scale){ .bits = (uint32_t)bits, .value = scale_load(SCALE_E8M0, (uint32_t)bits) };
-    return d == 0.0f || (d > 0.0f && f32_bits(d) << 9 == 0 && bits < 255);
+    return d == 0.0f ? is_zero(codes) : d > 0.0f && f32_bits(d) << 9 == 0 && bits < 255;
 }
 
 static bool pack_mxint8(const struct group_scale *scales, const uint16_t *codes, uint8_t *block)
@@ -105,12 +112,40 @@ static bool pack_mxint8(const struct group_scale *scales, const uint16_t *codes,
 
 static bool unpack_mxint8(const uint8_t *block, struct group_scale *scales, uint16_t *codes)
 {
-    bool zero = true;
-    for (size_t i = 0; i < 32; i++) {
-        codes[i] = block[2 + i];
-        zero = zero && codes[i] == 0;
-    }
-    return unpack_power(block, 6, scales) && (scales[0].bits != 0 || zero);
+    for (size_t i = 0; i < 32; i++) codes[i] = block[2 + i];
+    return unpack_power(block, codes, 6, scales);
+}
+
+/* Signed integers of 4 or 5 bits are stored with an offset that makes them unsigned, which inverts their top bit. */
+static bool pack_block_m3(const struct group_scale *scales, const uint16_t *codes, uint8_t *block)
+{
+    put_nibbles(codes, 16, block + 2);
+    for (size_t j = 0; j < 16; j++) block[2 + j] ^= 0x88u;
+    return pack_power(scales, codes, 2, block);
+}
+
+static bool unpack_block_m3(const uint8_t *block, struct group_scale *scales, uint16_t *codes)
+{
+    get_nibbles(block + 2, 16, codes);
+    for (size_t i = 0; i < 32; i++) codes[i] ^= 8u;
+    return unpack_power(block, codes, 2, scales);
+}
+
+static bool pack_block_m4(const struct group_scale *scales, const uint16_t *codes, uint8_t *block)
+{
+    uint8_t *fifths = block + 2;
+    put_nibbles(codes, 16, block + 6);
+    memset(fifths, 0xFF, 4);
+    for (size_t i = 0; i < 32; i++) fifths[i / 8] ^= (uint8_t)((codes[i] >> 4 & 1u) << i % 8);
+    return pack_power(scales, codes, 3, block);
+}
+
+static bool unpack_block_m4(const uint8_t *block, struct group_scale *scales, uint16_t *codes)
+{
+    const uint8_t *fifths = block + 2;
+    get_nibbles(block + 6, 16, codes);
+    for (size_t i = 0; i < 32; i++) codes[i] |= (uint16_t)((~(uint32_t)fifths[i / 8] >> i % 8 & 1u) << 4);
+    return unpack_power(block, codes, 3, scales);
 }
 
 /* value as F16 in two bytes; false when it is rounded. */
@@ -185,6 +220,9 @@ static const struct packing packings[] = {
     { &elem_rows[ELEM_INT8], &ggml_q8_0, 32, SCALE_TYPE_COUNT, pack_int8, NULL },
     { &elem_rows[ELEM_UINT4], &ggml_q4_1, 32, SCALE_TYPE_COUNT, pack_uint4, NULL },
     { &elem_rows[ELEM_UINT5], &ggml_q5_1, 32, SCALE_TYPE_COUNT, pack_uint5, NULL },
+    { &elem_rows[ELEM_MXINT8_FULL], &ggml_q8_0, 32, SCALE_E8M0, pack_mxint8, unpack_mxint8 },
+    { &elem_rows[ELEM_BLOCK_M3], &ggml_q4_0, 32, SCALE_E8M0, pack_block_m3, unpack_block_m3 },
+    { &elem_rows[ELEM_BLOCK_M4], &ggml_q5_0, 32, SCALE_E8M0, pack_block_m4, unpack_block_m4 },
 };
 
 static const struct packing *packing_of(const struct quant *quant)

@@ -82,10 +82,10 @@ static inline struct coding_scale coding_scale_of(const struct coding *coding, c
         const float multiplier = inverse_power(scale->value);
         return (struct coding_scale){ .multiplier = multiplier, .value = scale->value, .divides = multiplier == 0.0f };
     }
-    return (struct coding_scale){ .value = scale->value * coding->step,
-                                  .low = (float)(coding->elem->code_min - scale->zero),
-                                  .high = (float)(coding->elem->code_max - scale->zero),
-                                  .zero = scale->zero };
+    const float value = scale->value * coding->step, low = (float)(coding->elem->code_min - scale->zero);
+    return (struct coding_scale){
+        .value = value, .low = isinf(low * value) ? low + 1.0f : low, .high = (float)(coding->elem->code_max - scale->zero), .zero = scale->zero
+    };
 }
 
 /* The `count` numbers from index at (which may be negative) of the n numbers x: in place, or copied to padded with 0 where there are none. */

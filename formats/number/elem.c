@@ -10,6 +10,12 @@
 
 #include <string.h>
 
+#define BLOCK(m)                                                                                                                                     \
+    {                                                                                                                                                \
+        "block_m" #m, ELEM_SIGNED, 1 + m, 0, 0, 0, ELEM_NO_SPECIAL, m - 1, 1 - (1 << m), (1 << m) - 1, 0,                                            \
+            (float)((1 << m) - 1) / (float)(1 << (m - 1))                                                                                            \
+    }
+
 const struct elem elem_rows[ELEM_ID_COUNT] = {
     [ELEM_E2M1] = { "e2m1", ELEM_FLOAT, 4, 2, 1, 1, ELEM_NO_SPECIAL, 0, 0, 0, 2, 6.0f },
     [ELEM_E2M3] = { "e2m3", ELEM_FLOAT, 6, 2, 3, 1, ELEM_NO_SPECIAL, 0, 0, 0, 2, 7.5f },
@@ -31,6 +37,21 @@ const struct elem elem_rows[ELEM_ID_COUNT] = {
     [ELEM_UINT6] = { "uint6", ELEM_UNSIGNED, 6, 0, 0, 0, ELEM_NO_SPECIAL, 0, 0, 63, 5, 63.0f },
     [ELEM_UINT7] = { "uint7", ELEM_UNSIGNED, 7, 0, 0, 0, ELEM_NO_SPECIAL, 0, 0, 127, 6, 127.0f },
     [ELEM_UINT8] = { "uint8", ELEM_UNSIGNED, 8, 0, 0, 0, ELEM_NO_SPECIAL, 0, 0, 255, 7, 255.0f },
+    [ELEM_BLOCK_M1] = BLOCK(1),
+    [ELEM_BLOCK_M2] = BLOCK(2),
+    [ELEM_BLOCK_M3] = BLOCK(3),
+    [ELEM_BLOCK_M4] = BLOCK(4),
+    [ELEM_BLOCK_M5] = BLOCK(5),
+    [ELEM_BLOCK_M6] = BLOCK(6),
+    [ELEM_BLOCK_M8] = BLOCK(8),
+    [ELEM_BLOCK_M9] = BLOCK(9),
+    [ELEM_BLOCK_M10] = BLOCK(10),
+    [ELEM_BLOCK_M11] = BLOCK(11),
+    [ELEM_BLOCK_M12] = BLOCK(12),
+    [ELEM_BLOCK_M13] = BLOCK(13),
+    [ELEM_BLOCK_M14] = BLOCK(14),
+    [ELEM_BLOCK_M15] = BLOCK(15),
+    [ELEM_MXINT8_FULL] = { "mxint8_full", ELEM_SIGNED, 8, 0, 0, 0, ELEM_NO_SPECIAL, 6, -128, 127, 0, 127.0f / 64.0f },
 };
 
 size_t elem_count(void)

@@ -28,7 +28,7 @@ struct elem {
     int32_t bias; /* floats */
     enum elem_special special; /* floats */
     uint32_t fraction_bits; /* integers: value = code * 2^-fraction_bits */
-    int32_t code_min, code_max; /* integers: the codes an encoder may write */
+    int32_t code_min, code_max; /* integers: the codes an encoder may write; the lowest not where it would decode to Inf */
     int32_t emax; /* exponent of the largest power of two that is a value */
     float max; /* largest value */
 };
@@ -55,6 +55,21 @@ enum elem_id {
     ELEM_UINT6,
     ELEM_UINT7,
     ELEM_UINT8,
+    ELEM_BLOCK_M1, /* integers of a sign and 1 .. 15 magnitude bits, the top one of weight 1; that with 7 is ELEM_MXINT8 */
+    ELEM_BLOCK_M2,
+    ELEM_BLOCK_M3,
+    ELEM_BLOCK_M4,
+    ELEM_BLOCK_M5,
+    ELEM_BLOCK_M6,
+    ELEM_BLOCK_M8,
+    ELEM_BLOCK_M9,
+    ELEM_BLOCK_M10,
+    ELEM_BLOCK_M11,
+    ELEM_BLOCK_M12,
+    ELEM_BLOCK_M13,
+    ELEM_BLOCK_M14,
+    ELEM_BLOCK_M15,
+    ELEM_MXINT8_FULL,
     ELEM_ID_COUNT
 };
 extern const struct elem elem_rows[ELEM_ID_COUNT];

@@ -9,6 +9,7 @@
  */
 #include <math.h>
 
+#include "number/family_mx.h"
 #include "number/half.h"
 #include "number/kernel.h"
 
@@ -70,7 +71,7 @@ static void set_exponent(int32_t e, struct group_scale *scale)
     *scale = (struct group_scale){ .bits = (uint32_t)(e + 127), .value = exact_exp2(e) };
 }
 
-static bool mx_candidate(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale)
+bool mx_candidate(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale)
 {
     const struct elem *elem = quant->elem;
     int32_t e = clamp_exponent(elem, rule_exponent(elem, quant->rule, range_amax(range)));
@@ -80,7 +81,7 @@ static bool mx_candidate(const struct quant *quant, struct range range, uint32_t
     return true;
 }
 
-static uint32_t mx_candidates(const struct quant *quant)
+uint32_t mx_candidates(const struct quant *quant)
 {
     return quant->rule == RULE_SEARCH ? 3 : 1;
 }
@@ -90,8 +91,7 @@ static int32_t floor_of(const struct elem *elem, struct range range)
     return clamp_exponent(elem, rule_exponent(elem, RULE_FLOOR, range_amax(range)));
 }
 
-static void mx_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale,
-                     struct error_sum *sum)
+void mx_error(const struct quant *quant, const struct kernels *kernels, struct range range, const struct group_scale *scale, struct error_sum *sum)
 {
     const struct elem *elem = quant->elem;
     const int32_t e0 = floor_of(elem, range);
@@ -99,15 +99,21 @@ static void mx_error(const struct quant *quant, const struct kernels *kernels, s
     kernels->error(elem, quant->rounding, scale, sum);
 }
 
+/* Its ends are not the same size; the kernel sees sizes only. */
+static bool is_lopsided(const struct elem *elem)
+{
+    return elem->kind != ELEM_FLOAT && elem->code_min != -elem->code_max;
+}
+
 /* All three candidates of many groups at once. Groups whose exponent stands at an end of its range, often those of zeros, have fewer candidates and
  * are left to the caller. */
-static size_t mx_search(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n, size_t group,
-                        struct group_scale *scales)
+size_t mx_search(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n, size_t group,
+                 struct group_scale *scales)
 {
     const struct elem *elem = quant->elem;
     int8_t steps[SEARCH_GROUPS];
     size_t count = 0;
-    if (quant->rule != RULE_SEARCH || quant->rounding != ROUND_NEAREST_EVEN || group % 16 != 0) return 0;
+    if (quant->rule != RULE_SEARCH || quant->rounding != ROUND_NEAREST_EVEN || group % 16 != 0 || is_lopsided(elem)) return 0;
     for (; count < n / group && count < SEARCH_GROUPS; count++) {
         int32_t e0 = floor_of(elem, ranges[count]);
         if (e0 == -127 || e0 == highest_exponent(elem)) break;

@@ -15,9 +15,12 @@
 
 #include "number/kernel.h"
 
-extern const struct family family_mx, family_affine, family_nvfp4, family_ggml;
+extern const struct family family_mx, family_affine, family_bfp, family_prime, family_nvfp4, family_ggml;
 
 #define BIT(n) (1u << (n))
+#define INLINE_ONLY SIZE_MAX
+#define KEY_KERNEL "kernel"
+#define KEY_NEGATIVE_END "negative-end"
 #define MX_RULES (BIT(RULE_FLOOR) | BIT(RULE_EVEN) | BIT(RULE_CEIL) | BIT(RULE_RCEIL) | BIT(RULE_SEARCH))
 #define INT_RULES (BIT(RULE_ABSMAX) | BIT(RULE_MSE))
 #define INT_SCALES (BIT(SCALE_BF16) | BIT(SCALE_F16) | BIT(SCALE_F32))
@@ -25,7 +28,8 @@ extern const struct family family_mx, family_affine, family_nvfp4, family_ggml;
 /* clang-format off */
 #define MX(name_, elem_, db, rules_, block_, text) \
     { .name = name_, .summary = text, .family = &family_mx, .elem = &elem_rows[elem_], .default_group = 32, .scale_types = BIT(SCALE_E8M0), \
-      .default_scale = SCALE_E8M0, .rules = rules_, .default_rule = RULE_SEARCH, .sqnr_db = db, .block = block_, .fallback = "f16" }
+      .default_scale = SCALE_E8M0, .rules = rules_, .default_rule = RULE_SEARCH, .sqnr_db = db, .block = block_, .fallback = "f16", \
+      .full_elem = elem_ == ELEM_MXINT8 ? &elem_rows[ELEM_MXINT8_FULL] : NULL, .full_key = elem_ == ELEM_MXINT8 ? KEY_NEGATIVE_END : NULL }
 #define INT(name_, elem_, db, block_, text) \
     { .name = name_, .summary = text, .family = &family_affine, .elem = &elem_rows[elem_], .default_group = 128, \
       .group_kinds = BIT(GROUP_CHANNEL) | BIT(GROUP_TENSOR), .scale_types = INT_SCALES, .default_scale = SCALE_BF16, .rules = INT_RULES, \
@@ -34,6 +38,14 @@ extern const struct family family_mx, family_affine, family_nvfp4, family_ggml;
     { .name = name_, .summary = text, .family = &family_affine, .elem = &elem_rows[elem_], .default_group = 128, \
       .group_kinds = BIT(GROUP_CHANNEL) | BIT(GROUP_TENSOR), .zero_point = true, .scale_types = INT_SCALES, .default_scale = SCALE_BF16, \
       .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db, .block = block_, .fallback = "f16" }
+#define BFP(name_, elem_, group_, db, block_, text) \
+    { .name = name_, .summary = text, .family = &family_bfp, .elem = &elem_rows[elem_], .default_group = group_, .scale_types = BIT(SCALE_E8M0), \
+      .default_scale = SCALE_E8M0, .rules = BIT(RULE_FLOOR) | BIT(RULE_SEARCH), .default_rule = RULE_FLOOR, .sqnr_db = db, .block = block_, \
+      .fallback = "f16", .full_elem = elem_ == ELEM_MXINT8 ? &elem_rows[ELEM_MXINT8_FULL] : NULL, .full_key = KEY_KERNEL }
+#define PRIME(name_, elem_, db, text) \
+    { .name = name_, .summary = text, .family = &family_prime, .elem = &elem_rows[elem_], .default_group = 16, .sub_block = 2, .shift_bits = 1, \
+      .scale_types = BIT(SCALE_E8M0), .default_scale = SCALE_E8M0, .rules = BIT(RULE_FLOOR) | BIT(RULE_SEARCH), .default_rule = RULE_FLOOR, \
+      .sqnr_db = db }
 #define GGML(type, group, rules_, db, fallback_, text) \
     { .name = #type, .summary = text, .family = &family_ggml, .default_group = group, .scale_types = BIT(SCALE_NONE), \
       .default_scale = SCALE_NONE, .rules = rules_, .default_rule = RULE_REFERENCE, .sqnr_db = db, .block = &ggml_##type, .fallback = fallback_ }
@@ -65,6 +77,41 @@ static const struct format rows[] = {
     UINT("uint6", ELEM_UINT6, 32.5f, NULL, "6-bit unsigned integers with scale and zero point"),
     UINT("uint7", ELEM_UINT7, 38.5f, NULL, "7-bit unsigned integers with scale and zero point"),
     UINT("uint8", ELEM_UINT8, 44.6f, NULL, "8-bit unsigned integers with scale and zero point"),
+    BFP("bfp10", ELEM_BLOCK_M1, 8, 7.4f, NULL, "block floating point: a sign and 1 magnitude bit, 8 of exponent for 8"),
+    BFP("bfp11", ELEM_BLOCK_M2, 8, 13.7f, NULL, "block floating point: a sign and 2 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp12", ELEM_BLOCK_M3, 8, 19.9f, &ggml_q4_0, "block floating point: a sign and 3 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp13", ELEM_BLOCK_M4, 8, 26.0f, &ggml_q5_0, "block floating point: a sign and 4 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp14", ELEM_BLOCK_M5, 8, 32.0f, NULL, "block floating point: a sign and 5 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp15", ELEM_BLOCK_M6, 8, 37.9f, NULL, "block floating point: a sign and 6 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp16", ELEM_MXINT8, 8, 43.5f, &ggml_q8_0, "block floating point: a sign and 7 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp17", ELEM_BLOCK_M8, 8, 50.2f, NULL, "block floating point: a sign and 8 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp18", ELEM_BLOCK_M9, 8, 58.0f, NULL, "block floating point: a sign and 9 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp19", ELEM_BLOCK_M10, 8, 66.7f, NULL, "block floating point: a sign and 10 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp20", ELEM_BLOCK_M11, 8, 75.6f, NULL, "block floating point: a sign and 11 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp21", ELEM_BLOCK_M12, 8, 84.6f, NULL, "block floating point: a sign and 12 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp22", ELEM_BLOCK_M13, 8, 93.6f, NULL, "block floating point: a sign and 13 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp23", ELEM_BLOCK_M14, 8, 102.6f, NULL, "block floating point: a sign and 14 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp24", ELEM_BLOCK_M15, 8, 111.7f, NULL, "block floating point: a sign and 15 magnitude bits, 8 of exponent for 8"),
+    BFP("bfp8_b", ELEM_MXINT8, 16, 42.6f, &ggml_q8_0, "Tenstorrent BFP8_b: a sign and 7 magnitude bits, 8 of exponent for 16"),
+    BFP("bfp4_b", ELEM_BLOCK_M3, 16, 18.9f, &ggml_q4_0, "Tenstorrent BFP4_b: a sign and 3 magnitude bits, 8 of exponent for 16"),
+    PRIME("bfpprime10", ELEM_BLOCK_M1, 8.9f, "bfp10 for 16 with a shift for 2"),
+    PRIME("bfpprime11", ELEM_BLOCK_M2, 15.8f, "bfp11 for 16 with a shift for 2"),
+    PRIME("bfpprime12", ELEM_BLOCK_M3, 22.2f, "bfp12 for 16 with a shift for 2"),
+    PRIME("bfpprime13", ELEM_BLOCK_M4, 28.4f, "bfp13 for 16 with a shift for 2"),
+    PRIME("bfpprime14", ELEM_BLOCK_M5, 34.4f, "bfp14 for 16 with a shift for 2"),
+    PRIME("bfpprime15", ELEM_BLOCK_M6, 40.3f, "bfp15 for 16 with a shift for 2"),
+    PRIME("bfpprime16", ELEM_MXINT8, 45.6f, "bfp16 for 16 with a shift for 2"),
+    PRIME("bfpprime17", ELEM_BLOCK_M8, 54.3f, "bfp17 for 16 with a shift for 2"),
+    PRIME("bfpprime18", ELEM_BLOCK_M9, 62.5f, "bfp18 for 16 with a shift for 2"),
+    PRIME("bfpprime19", ELEM_BLOCK_M10, 71.2f, "bfp19 for 16 with a shift for 2"),
+    PRIME("bfpprime20", ELEM_BLOCK_M11, 80.2f, "bfp20 for 16 with a shift for 2"),
+    PRIME("bfpprime21", ELEM_BLOCK_M12, 89.2f, "bfp21 for 16 with a shift for 2"),
+    PRIME("bfpprime22", ELEM_BLOCK_M13, 98.1f, "bfp22 for 16 with a shift for 2"),
+    PRIME("bfpprime23", ELEM_BLOCK_M14, 107.2f, "bfp23 for 16 with a shift for 2"),
+    PRIME("bfpprime24", ELEM_BLOCK_M15, 116.1f, "bfp24 for 16 with a shift for 2"),
+    PRIME("mx9", ELEM_MXINT8, 45.6f, "MX9: 7 magnitude bits, 8 of exponent for 16, a shift for 2"),
+    PRIME("mx6", ELEM_BLOCK_M4, 28.4f, "MX6: 4 magnitude bits, 8 of exponent for 16, a shift for 2"),
+    PRIME("mx4", ELEM_BLOCK_M2, 15.8f, "MX4: 2 magnitude bits, 8 of exponent for 16, a shift for 2"),
     GGML(q4_0, 32, BOTH, 21.3f, "f16", "GGUF Q4_0: 4-bit codes, a scale for 32"),
     GGML(q4_1, 32, BOTH, 22.1f, "f16", "GGUF Q4_1: 4-bit codes, a scale and a minimum for 32"),
     GGML(q5_0, 32, BOTH, 27.4f, "f16", "GGUF Q5_0: 5-bit codes, a scale for 32"),
@@ -87,7 +134,7 @@ static const struct format rows[] = {
 };
 /* clang-format on */
 
-static const struct family *const families[] = { &family_mx, &family_affine, &family_nvfp4, &family_ggml };
+static const struct family *const families[] = { &family_mx, &family_affine, &family_bfp, &family_prime, &family_nvfp4, &family_ggml };
 
 size_t format_count(void)
 {
@@ -247,18 +294,76 @@ static enum status set_tensor_scale(const char *value, struct quant *quant, stru
     return OK;
 }
 
-/* known: whether some format takes the value. */
-static const struct {
+/* The element, or the variant whose lowest code is used; key is the parameter that the format has for it. */
+static enum status set_full(const char *key, bool full, struct quant *quant, struct err *err)
+{
+    const struct format *format = quant->format;
+    if (!format->full_key || strcmp(format->full_key, key) != 0 || (full && !format->full_elem))
+        return err_set(err, ERR_USAGE, "format %s has no parameter '%s%s'", format->name, key, format->full_key && full ? " of this value" : "");
+    quant->elem = full ? format->full_elem : format->elem;
+    return OK;
+}
+
+static enum status set_kernel(const char *value, struct quant *quant, struct err *err)
+{
+    if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0) return err_set(err, ERR_USAGE, "kernel '%s' is none of 0, 1", value);
+    return set_full(KEY_KERNEL, *value == '1', quant, err);
+}
+
+static enum status set_negative_end(const char *value, struct quant *quant, struct err *err)
+{
+    const bool full = strcmp(value, "full") == 0;
+    if (!full && strcmp(value, "symmetric") != 0) return err_set(err, ERR_USAGE, "negative end '%s' is none of symmetric, full", value);
+    return set_full(KEY_NEGATIVE_END, full, quant, err);
+}
+
+/* A whole number of at most five digits; UINT32_MAX for anything else. */
+static uint32_t read_number(const char *value)
+{
+    const size_t n = strlen(value);
+    return n && n <= 5 && strspn(value, "0123456789") == n ? (uint32_t)strtoul(value, NULL, 10) : UINT32_MAX;
+}
+
+static enum status check_has_shifts(const struct quant *quant, struct err *err)
+{
+    return quant->format->sub_block ? OK : err_set(err, ERR_USAGE, "format %s has no sub-blocks", quant->format->name);
+}
+
+static enum status set_sub_block(const char *value, struct quant *quant, struct err *err)
+{
+    const uint32_t size = read_number(value);
+    if (size == 0 || size > GROUP_MAX) return err_set(err, ERR_USAGE, "sub-block '%s' is not a number from 1 to %u", value, GROUP_MAX);
+    quant->sub_block = size;
+    return check_has_shifts(quant, err);
+}
+
+static enum status set_shift_bits(const char *value, struct quant *quant, struct err *err)
+{
+    const uint32_t bits = read_number(value);
+    if (bits > SHIFT_BITS_MAX) return err_set(err, ERR_USAGE, "shift bits '%s' is not a number from 0 to %u", value, SHIFT_BITS_MAX);
+    quant->shift_bits = bits;
+    return check_has_shifts(quant, err);
+}
+
+/* known: whether some format takes the value. param: where it stands in struct quant_params, or INLINE_ONLY. */
+static const struct setter {
     const char *key;
     enum status (*set)(const char *value, struct quant *quant, struct err *err);
     bool (*known)(const char *value);
+    size_t param;
 } setters[] = {
-    { "group", set_group, known_group },
-    { "scale", set_scale, known_scale },
-    { "rule", set_rule, known_rule },
-    { "rounding", set_rounding, known_rounding },
-    { "tensor-scale", set_tensor_scale, known_tensor_scale },
+    { "group", set_group, known_group, offsetof(struct quant_params, group) },
+    { "scale", set_scale, known_scale, offsetof(struct quant_params, scale) },
+    { "rule", set_rule, known_rule, offsetof(struct quant_params, rule) },
+    { "rounding", set_rounding, known_rounding, offsetof(struct quant_params, rounding) },
+    { "tensor-scale", set_tensor_scale, known_tensor_scale, offsetof(struct quant_params, tensor_scale) },
+    { "sub-block", set_sub_block, NULL, INLINE_ONLY },
+    { "shift-bits", set_shift_bits, NULL, INLINE_ONLY },
+    { KEY_KERNEL, set_kernel, NULL, INLINE_ONLY },
+    { KEY_NEGATIVE_END, set_negative_end, NULL, INLINE_ONLY },
 };
+
+enum { N_SETTERS = sizeof setters / sizeof setters[0] };
 
 /* ggml's rule for the formats that are ours too: its own group and rounding, and one level of scales. */
 static enum status check_reference(struct quant *quant, struct err *err)
@@ -285,23 +390,37 @@ static enum status check_sub_blocks(struct quant *quant, struct err *err)
     return OK;
 }
 
+static const char *setter_name_at(uint32_t i)
+{
+    return setters[i].key;
+}
+
 static enum status set_inline(char *item, struct quant *quant, struct err *err)
 {
     char *equals = strchr(item, '=');
     if (!equals) return err_set(err, ERR_USAGE, "format parameter '%s' is not of the form key=value", item);
     *equals = '\0';
-    for (size_t i = 0; i < sizeof setters / sizeof setters[0]; i++)
+    for (size_t i = 0; i < N_SETTERS; i++)
         if (strcmp(setters[i].key, item) == 0) return setters[i].set(equals + 1, quant, err);
-    return err_set(err, ERR_USAGE, "format parameter '%s' is none of group, scale, rule, rounding, tensor-scale", item);
+    char names[160];
+    return err_set(err, ERR_USAGE, "format parameter '%s' is none of %s", item,
+                   list_names(BIT(N_SETTERS) - 1u, N_SETTERS, setter_name_at, names, sizeof names));
+}
+
+static const char *param_of(const struct quant_params *params, const struct setter *setter)
+{
+    const char *value = NULL;
+    if (setter->param != INLINE_ONLY) memcpy(&value, (const char *)params + setter->param, sizeof value);
+    return value && *value ? value : NULL;
 }
 
 static enum status set_params(const struct quant_params *params, struct quant *quant, struct err *err)
 {
-    const char *values[] = { params->group, params->scale, params->rule, params->rounding, params->tensor_scale };
-    for (size_t i = 0; i < sizeof setters / sizeof setters[0]; i++) {
-        if (!values[i] || !*values[i] || (values[i] == params->tensor_scale && !quant->format->tensor_scale)) continue;
-        enum status status = setters[i].set(values[i], quant, err);
-        if (status && !(params->where_valid && setters[i].known(values[i]))) return status;
+    for (size_t i = 0; i < N_SETTERS; i++) {
+        const char *value = param_of(params, &setters[i]);
+        if (!value || (value == params->tensor_scale && !quant->format->tensor_scale)) continue;
+        enum status status = setters[i].set(value, quant, err);
+        if (status && !(params->where_valid && setters[i].known(value))) return status;
     }
     return OK;
 }
