@@ -271,9 +271,9 @@ static enum status plan_carry(struct plan *plan, size_t i, struct err *err)
 static size_t open_groups(const struct plan_entry *entry)
 {
     const struct quant *quant = &entry->verdict.quant;
+    const struct tile tile = plane_tile(&entry->source, 0);
     if (!entry->spans || quant->format->family->candidates(quant) == 1) return 0;
-    const uint64_t cols = size_min(entry->source.tile_cols, entry->shape.cols);
-    return quant->group_kind == GROUP_SQUARE ? (size_t)(2 * quant_groups_per_row(quant, cols)) : 1;
+    return quant->group_kind == GROUP_SQUARE ? (size_t)((tile.n_rows > 1 ? 2 : 1) * quant_groups_per_row(quant, tile.n_cols)) : 1;
 }
 
 static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)

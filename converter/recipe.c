@@ -55,6 +55,7 @@ static struct quant_params global_params(const struct settings *settings, bool s
                                   .rule = settings->values[SET_SCALE_RULE],
                                   .rounding = settings->values[SET_ROUNDING],
                                   .tensor_scale = settings->values[SET_NVFP4_SCALE],
+                                  .half_range = settings->values[SET_HALF_RANGE],
                                   .where_valid = !strict };
 }
 
@@ -87,23 +88,29 @@ static enum status scalar_of(const struct yaml_doc *doc, const struct yaml_node 
     return status;
 }
 
+/* Keys of a rule in a recipe and the inline parameters that they are. */
+static const struct {
+    const char *key, *parameter;
+} rule_keys[] = {
+    { "group-size", "group" },      { "scale-dtype", "scale" },     { "scale-rule", "rule" },
+    { "rounding", "rounding" },     { "half-range", "half-range" }, { "sub-block", "sub-block" },
+    { "shift-bits", "shift-bits" }, { "kernel", "kernel" },         { "negative-end", "negative-end" },
+};
+
 static enum status rule_quant(const struct yaml_doc *doc, const struct yaml_node *node, const struct settings *settings, const char *format,
                               struct quant *quant, struct err *err)
 {
     /* A rule's own keys are written behind the format's text, where inline parameters stand; they are meant for this format and checked strictly. */
-    static const struct {
-        const char *key, *parameter;
-    } keys[] = { { "group-size", "group" }, { "scale-dtype", "scale" }, { "scale-rule", "rule" }, { "rounding", "rounding" } };
     char text[512];
     snprintf(text, sizeof text, "%s", format);
     bool first = strchr(format, ':') == NULL;
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+    for (size_t i = 0; i < sizeof rule_keys / sizeof rule_keys[0]; i++) {
         const char *value;
-        enum status status = scalar_of(doc, node, keys[i].key, &value, err);
+        enum status status = scalar_of(doc, node, rule_keys[i].key, &value, err);
         if (status) return status;
         if (!value) continue;
         size_t used = strlen(text);
-        snprintf(text + used, sizeof text - used, "%c%s=%s", first ? ':' : ',', keys[i].parameter, value);
+        snprintf(text + used, sizeof text - used, "%c%s=%s", first ? ':' : ',', rule_keys[i].parameter, value);
         first = false;
     }
     struct quant_params params = global_params(settings, false);
@@ -150,7 +157,8 @@ static enum status read_condition(const struct yaml_doc *doc, const struct yaml_
 static enum status rule_from_node(struct recipe *recipe, const struct settings *settings, const struct yaml_doc *doc, const struct yaml_node *node,
                                   struct err *err)
 {
-    static const char *const known[] = { "match", "format", "keep", "optional", "when", "group-size", "scale-rule", "scale-dtype", "rounding", NULL };
+    static const char *const known[] = { "match",    "format",     "keep",      "optional",   "when",   "group-size",   "scale-rule", "scale-dtype",
+                                         "rounding", "half-range", "sub-block", "shift-bits", "kernel", "negative-end", NULL };
     struct rule *rule = NULL;
     const char *match = NULL, *format = NULL;
     char origin[512];

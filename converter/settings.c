@@ -23,16 +23,20 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_AGAINST] = { "against", SETTING_TEXT, "PATH", NULL, 0, 0, CMD_COMPARE, false, "model to compare with" },
     [SET_FORMAT] = { "format", SETTING_TEXT, "FORMAT", NULL, 0, 0, PLANS | CMD_BENCH, true,
                      "number format of the linear layers, with parameters inline if wanted: int4:group=64,scale=f16 (llmq formats lists all)" },
-    [SET_GROUP_SIZE] = { "group-size", SETTING_TEXT, "N|channel|tensor", NULL, 0, 0, PLANS | CMD_BENCH, true,
-                         "weights that share a scale along the input axis; channel is one group a row" },
+    [SET_GROUP_SIZE] = { "group-size", SETTING_TEXT, "N|channel|tensor|128x128", NULL, 0, 0, PLANS | CMD_BENCH, true,
+                         "weights that share a scale along the input axis; channel is one group a row, 128x128 a square of the matrix" },
     [SET_SCALE_RULE] = { "scale-rule", SETTING_TEXT, "RULE", NULL, 0, 0, PLANS | CMD_BENCH, true,
-                         "how scales are chosen: absmax, mse for integers; floor, even, ceil, rceil, search for MX; reference (ggml's bytes) or mse "
+                         "how scales are chosen: absmax, mse for integers, floats and codebooks; floor, even, ceil, rceil, search for MX; floor, "
+                         "search for block "
+                         "floating point; reference (ggml's bytes) or mse "
                          "for GGUF's "
                          "types" },
     [SET_SCALE_DTYPE] = { "scale-dtype", SETTING_TEXT, "bf16|f16|f32", NULL, 0, 0, PLANS | CMD_BENCH, true,
-                          "type of the stored scales of integer formats (bf16)" },
+                          "type of the stored scales of integers, floats and codebooks" },
     [SET_ROUNDING] = { "rounding", SETTING_CHOICE, "nearest-even|away|up|truncate", "nearest-even", 0, 0, PLANS | CMD_BENCH, true,
                        "rounding of the codes" },
+    [SET_HALF_RANGE] = { "half-range", SETTING_CHOICE, "half|int_max", "half", 0, 0, PLANS | CMD_BENCH, true,
+                         "largest weight of a group of symmetric integers: half a code beyond the largest code, or on it" },
     [SET_RULE] = { "rule", SETTING_LIST, "PATTERN=FORMAT", NULL, 0, 0, PLANS, false,
                    "format for the tensors that match: an exact name, a glob, re:REGEX or role:ROLE; FORMAT may be keep; may be repeated, the first "
                    "match wins" },

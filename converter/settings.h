@@ -40,6 +40,7 @@ enum setting_id {
     SET_SCALE_RULE,
     SET_SCALE_DTYPE,
     SET_ROUNDING,
+    SET_HALF_RANGE,
     SET_RULE,
     SET_KEEP,
     SET_RECIPE,

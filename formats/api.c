@@ -28,7 +28,7 @@ enum llmq_status llmq_format(size_t index, struct llmq_format_info *info, struct
     *info = (struct llmq_format_info){ .name = format->name,
                                        .summary = format->summary,
                                        .bits = format->elem ? format->elem->bits : 0,
-                                       .default_group = format->default_group,
+                                       .default_group = format->default_kind == GROUP_CHANNEL ? LLMQ_GROUP_CHANNEL : format->default_group,
                                        .default_scale = scale_type_name(format->default_scale),
                                        .zero_point = format->zero_point };
     return LLMQ_OK;

@@ -39,6 +39,7 @@ static bool same_facts(const struct format *a, const struct format *b)
     const struct elem *x = a->elem, *y = b->elem;
     if (a->family != b->family) return false;
     if (a->family->blocks) return a->block == b->block;
+    if (a->family->levels) return memcmp(x->book->levels, y->book->levels, sizeof x->book->levels) == 0;
     return a->family == b->family && a->zero_point == b->zero_point && x->kind == y->kind && x->bits == y->bits && x->exp_bits == y->exp_bits &&
            x->man_bits == y->man_bits && x->bias == y->bias && x->special == y->special && x->fraction_bits == y->fraction_bits;
 }

@@ -91,8 +91,8 @@ struct llmq_error {
 struct llmq_format_info {
     const char *name; /* "mxfp4" */
     const char *summary; /* one line */
-    uint32_t bits; /* of a code, 2 .. 8 */
-    uint32_t default_group; /* weights that share a scale */
+    uint32_t bits; /* of a code, 1 .. 16; 0 for blocks of GGUF */
+    uint32_t default_group; /* weights that share a scale, or LLMQ_GROUP_CHANNEL */
     const char *default_scale; /* "e8m0", "bf16", "f16", "f32" */
     int zero_point; /* 1: there is a plane of zero points */
 };
@@ -160,7 +160,7 @@ enum llmq_status llmq_model_find(const struct llmq_model *model, const char *nam
 /* One plane of a tensor: a matrix of fields of `bits` bits. Field j of a row stands at bits j * bits .. j * bits + bits
  * - 1 of the row, counted from the least significant bit of its first byte; every row begins on a byte, so it has
  * ceil(cols * bits / 8) bytes. Quantised tensors have the planes "codes", "scales" and, for formats with zero points,
- * "zeros"; kept ones have "data", or two byte planes ("exponent" and "rest", or "high" and "low"; FORMAT.md 3.1). */
+ * "zeros", for those with shifts "shifts"; kept ones have "data", or two byte planes ("exponent" and "rest", or "high" and "low"; FORMAT.md 3.1). */
 struct llmq_plane_info {
     const char *name;
     uint32_t bits; /* 1 .. 64 */
@@ -216,10 +216,13 @@ struct llmq_quant;
 
 /* Makes it from a text: the format's name, then, if wanted, ':' and parameters with commas between them:
  *
- *     group=64        weights that share a scale, 1 .. 32768, or channel (one group a row) or tensor (one group in all); MX formats take numbers only
- *     scale=f16       bf16, f16 or f32; MX formats have e8m0 only
- *     rule=mse        how a scale is chosen: absmax or mse; MX formats: floor, even, ceil, rceil, search
+ *     group=64        weights that share a scale, 1 .. 32768, or channel (one group a row), tensor (one group in all), 128x128 (a square of the matrix), where the format takes it
+ *     scale=f16       bf16, f16 or f32; MX and block floating point have e8m0 only
+ *     rule=mse        how a scale is chosen: absmax or mse; MX formats: floor, even, ceil, rceil, search; block floating point: floor, search
  *     rounding=away   nearest-even (default), away, up, truncate
+ *     half-range=int_max                 symmetric integers: the largest weight goes to the largest code (half: half a code beyond it)
+ *     sub-block=2  shift-bits=1          bfp-prime
+ *     kernel=1  negative-end=full        the lowest code is used too: bfp with 7 magnitude bits, mxint8
  *
  * "mxfp4", "int4:group=64,scale=f16". LLMQ_ERR_USAGE, with what is allowed, for anything else. */
 enum llmq_status llmq_quant_open(const char *text, struct llmq_quant **quant, struct llmq_error *error);
@@ -234,7 +237,7 @@ void llmq_quant_close(struct llmq_quant *quant);
 
 /* Bytes of the three planes of a matrix of weights. */
 struct llmq_sizes {
-    uint64_t codes, scales, zeros; /* of all rows; zeros is 0 for formats without zero points */
+    uint64_t codes, scales, zeros; /* of all rows; zeros is that of shifts for formats that have these, 0 for those with neither */
     uint64_t codes_row, scales_row, zeros_row; /* of one row of the plane */
 };
 
@@ -244,21 +247,22 @@ struct llmq_sizes {
  *     scales_row = groups * bytes of a scale           scales = n_rows * scales_row        (one scale in all for group=tensor)
  *     zeros_row  = ceil(groups * bits / 8)             zeros  = n_rows * zeros_row         (one zero point in all for group=tensor)
  *
- * with groups = ceil(cols / group), 1 for group=channel and group=tensor. int4:group=64, 2 x 100: codes 100, scales 8.
+ * with groups = ceil(cols / group), 1 for group=channel and group=tensor. For group=128x128 ceil(n_rows / 128) rows of scales; of shifts there are
+ * ceil(cols / sub-block) a row. int4:group=64, 2 x 100: codes 100, scales 8.
  * n_rows and cols may be 0. LLMQ_ERR_UNSUPPORTED when a size overflows. */
 enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_rows, uint64_t cols, struct llmq_sizes *sizes, struct llmq_error *error);
 
 /* Quantises n_rows x cols weights at x (NUMERICS.md 3, 4) into the buffers codes, scales and zeros, which have the
  * bytes that llmq_quant_sizes gives; zeros may be NULL when that is 0. Each row is quantised by itself, so a matrix may
  * be worked off in several calls, also in several threads, each with its own rows of the planes; except with
- * group=tensor, where one call brings the whole tensor. A NaN, an Inf or a scale that is too large for its type is
+ * group=tensor and group=128x128, where one call brings the whole matrix. A NaN, an Inf or a scale that is too large for its type is
  * LLMQ_ERR_DATA with row and column. Memory: below 3 MB. Thread-safe. */
 enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float *x, uint64_t n_rows, uint64_t cols, void *codes, void *scales,
                                     void *zeros, struct llmq_error *error);
 
 /* The reverse: n_rows x cols weights into out, weight = value(code) * scale or (code - zero) * scale (FORMAT.md 4).
  * Planes as llmq_quantise_rows or llmq_read_plane gives them; any codes and scales are decoded, also such as no encoder
- * writes. zeros may be NULL for formats without zero points. Allocates nothing. Thread-safe. */
+ * writes. zeros may be NULL for formats without zero points or shifts. Allocates nothing. Thread-safe. */
 enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void *codes, const void *scales, const void *zeros, uint64_t n_rows,
                                       uint64_t cols, float *out, struct llmq_error *error);
 

@@ -62,6 +62,8 @@ NUMPY_DTYPES = {
     "BOOL": "u1", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8", "I64": "<i8",
     "F16": "<f2", "F32": "<f4", "F64": "<f8",
 }
+FAMILIES = ("mx", "affine", "nvfp4", "ggml", "bfp", "bfp-prime", "float", "codebook")
+SIDE = 128  # rows and columns of a square
 SCALE_BITS = {"e8m0": 8, "bf16": 16, "f16": 16, "f32": 32, "e4m3": 8}
 MAX_FIELD_BITS = 4096
 SPLIT_PLANES = {"BF16": ["exponent", "rest"], "F16": ["high", "low"]}
@@ -251,10 +253,12 @@ class Format:
         check(isinstance(node, dict), "{}: not an object", self.what)
         self.family = optional(node, "family", str, "", self.what)
         optional(node, "element", str, "", self.what)
-        self.known = self.family in ("mx", "affine", "nvfp4", "ggml")
+        self.known = self.family in FAMILIES
         self.zero_point = False
         if self.family == "ggml":
             self._read_blocks(node)
+        elif self.family == "codebook":
+            self._read_levels(node)
         elif self.known:
             self._read(node)
 
@@ -264,6 +268,16 @@ class Format:
         check(self.block >= 1 and 1 <= self.block_bytes <= MAX_FIELD_BITS // 8, "{}: {} weights in {} bytes", self.what, self.block, self.block_bytes)
         self.known = self.type in ggml_blocks.TYPES
         check(not self.known or ggml_blocks.TYPES[self.type][1:] == (self.block, self.block_bytes), "{}: {} has other blocks", self.what, self.type)
+
+    def _read_levels(self, node):
+        """A codebook: the numbers are all there is to know of its codes."""
+        words = member(node, "levels", list, self.what)
+        check(member(node, "bits", int, self.what) == 4 and len(words) == 16, "{}: not 16 levels of 4 bits", self.what)
+        check(all(type(w) is str and re.fullmatch("[0-9a-f]{8}", w) for w in words), "{}: levels are not 8 hex digits each", self.what)
+        self.bits, self.exponent_bits, self.signed, self.fraction_bits = 4, 0, False, 0
+        self.zero_point = optional(node, "zero_point", bool, False, self.what)
+        self.levels = np.array([int(w, 16) for w in words], dtype=np.uint32).view(np.float32).astype(np.float64)
+        check(not self.zero_point and np.isfinite(self.levels).all(), "{}: a zero point, or a level that is not finite", self.what)
 
     def _read(self, node):
         what = self.what
@@ -285,6 +299,8 @@ class Format:
     def values(self):
         """What each code stands for, binary64, exactly. Index: the code as an unsigned number."""
         codes = np.arange(1 << self.bits, dtype=np.int64)
+        if self.family == "codebook":
+            return self.levels
         if self.exponent_bits:
             return float_values(codes, self.exponent_bits, self.mantissa_bits, self.bias, self.special)
         if self.signed:
@@ -474,19 +490,40 @@ class Tensor:
         if not self.known:
             return
         numeric = type(self.group) is int and self.group >= 1
-        check(numeric or self.group in ("channel", "tensor"), "{}: group {}", what, self.group)
+        check(numeric or self.group in ("channel", "tensor", "128x128"), "{}: group {}", what, self.group)
         check(member(node, "axis", int, what) == max(0, len(self.shape) - 1), "{}: groups do not run along the last dim", what)
         if blocks:
             self._check_blocks()
             return
         names = ["codes", "scales", "zeros"] if self.facts.zero_point else ["codes", "scales"]
+        if self.facts.family == "bfp-prime" and "shifts" in self.planes:
+            names = names + ["shifts"]
+            self._check_shifts(node)
         if "tensor_scale" in self.planes:
             self._check_tensor_scale(self.planes["tensor_scale"])
         check(list(self.planes) in (names, names + ["tensor_scale"]), "{}: planes {}, not {}", what, list(self.planes), names)
         self._expect_plane(self.planes["codes"], self.facts.bits, (self.rows, self.cols))
         check(self.planes["codes"].tile == self.tile, "{}: the tile of its codes is not its tile", what)
-        for name in names[1:]:
+        for name in (n for n in names[1:] if n != "shifts"):
             self._check_group_plane(self.planes[name], SCALE_BITS[self.scale] if name == "scales" else self.facts.bits)
+
+    def _check_shifts(self, node):
+        """A field of 1 .. 3 bits for each sub-block."""
+        self.sub_block = member(node, "sub_block", int, self.what)
+        plane, numeric = self.planes["shifts"], type(self.group) is int
+        check(numeric and self.sub_block >= 1 and self.group % self.sub_block == 0, "{}: sub-blocks of {}", self.what, self.sub_block)
+        check(1 <= plane.bits <= 3, "{}: shifts of {} bits", self.what, plane.bits)
+        self._expect_plane(plane, plane.bits, (self.rows, ceil_div(self.cols, self.sub_block)))
+        single = plane.tile[0] >= plane.shape[0] and plane.tile[1] >= plane.shape[1] and self.tile[1] >= self.cols
+        check(plane.tile == (self.tile[0], ceil_div(self.tile[1], self.sub_block)) or single, "{}: its tile is {}", plane.what, plane.tile)
+
+    def _matrix_rows(self):
+        return self.shape[-2] if len(self.shape) > 1 else 1
+
+    def _square_rows(self):
+        """For each row of the tensor its row of the plane of scales of squares."""
+        rows, high = np.arange(self.rows), self._matrix_rows()
+        return rows // high * ceil_div(high, SIDE) + rows % high // SIDE
 
     def _check_blocks(self):
         facts = self.facts
@@ -506,6 +543,8 @@ class Tensor:
         """Rows and columns of the planes with one field a group."""
         if self.group == "tensor":
             return 1, 1
+        if self.group == "128x128":
+            return self.rows // self._matrix_rows() * ceil_div(self._matrix_rows(), SIDE), ceil_div(self.cols, SIDE)
         return self.rows, 1 if self.group == "channel" else ceil_div(self.cols, self.group)
 
     def _check_group_plane(self, plane, bits):
@@ -513,6 +552,9 @@ class Tensor:
         numeric, cut = type(self.group) is int, self.tile[1] < self.cols
         same = (self.tile[0], ceil_div(self.tile[1], self.group) if numeric else 1)
         single = plane.tile[0] >= plane.shape[0] and plane.tile[1] >= plane.shape[1]
+        if self.group == "128x128":
+            check(single and not (cut and self.tile[1] % SIDE), "{}: squares reach over tiles, or their scales are not one", plane.what)
+            return
         check(plane.tile == same or (single and not (cut and numeric)), "{}: its tile {} does not follow the tensor's", plane.what, plane.tile)
 
     # -- content --
@@ -550,6 +592,8 @@ class Tensor:
         """Values of the groups, repeated for each weight."""
         if self.group in ("tensor", "channel"):
             return values  # numpy broadcasts [1, 1] and [rows, 1]
+        if self.group == "128x128":
+            return np.repeat(values[self._square_rows()], SIDE, axis=1)[:, :self.cols]
         return np.repeat(values, self.group, axis=1)[:, :self.cols]
 
     def decode(self):
@@ -562,6 +606,9 @@ class Tensor:
         if self.facts.family == "ggml":
             return ggml_blocks.decode(self.facts.type, self.planes["blocks"].data, self.count).reshape(self.shape)
         scales = self._spread(scale_values(self.scale, self.planes["scales"].fields))
+        if "shifts" in self.planes:
+            shifts = np.repeat(self.planes["shifts"].fields.astype(np.int64), self.sub_block, axis=1)[:, :self.cols]
+            scales = np.ldexp(scales, -shifts)
         values = self.facts.values()[self.planes["codes"].fields]
         if self.facts.zero_point:
             values = values - self._spread(np.ldexp(self.planes["zeros"].fields.astype(np.float64), -self.facts.fraction_bits))

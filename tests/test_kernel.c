@@ -135,6 +135,7 @@ static struct group_scale scale_for(const struct elem *elem, size_t number)
     bool mx = elem->kind == ELEM_FLOAT || elem->fraction_bits > 0;
     struct group_scale scale = { .value = mx ? exact_exp2(exponents[number % 7]) : values[number % 7] };
     scale.bits = mx ? (uint32_t)(exponents[number % 7] + 127) : 0;
+    if (elem->kind == ELEM_CODEBOOK && number % 3) scale.value = number % 3 == 1 ? -scale.value : 0.0f;
     scale.zero = elem->kind == ELEM_UNSIGNED ? (int32_t)(number * 7 % (1u << elem->bits)) : 0;
     return scale;
 }
@@ -142,6 +143,7 @@ static struct group_scale scale_for(const struct elem *elem, size_t number)
 static uint32_t naive_code(const struct elem *elem, enum rounding rounding, const struct group_scale *scale, float x)
 {
     if (elem->kind == ELEM_FLOAT) return elem_encode(elem, x * exact_exp2(127 - (int32_t)scale->bits), rounding);
+    if (elem->kind == ELEM_CODEBOOK) return elem_encode(elem, scale->value == 0 ? 0.0f : x / scale->value, rounding);
     float step = scale->value * exact_exp2(-(int32_t)elem->fraction_bits);
     double code = (double)round_to_integer(fminf(fmaxf(x / step, -1e6f), 1e6f), rounding) + scale->zero;
     code = fmin(fmax(code, elem->code_min), elem->code_max);
@@ -310,7 +312,7 @@ static void test_search(void **state)
             for (size_t round = 0; round < 24; round++) {
                 const struct elem *elem = elem_at(e);
                 const size_t group = 16 * (1 + round % 5), n_groups = round % 3 == 0 ? 1 : ROOM / group;
-                if (elem->kind != ELEM_FLOAT && elem->fraction_bits == 0) continue;
+                if (elem->kind != ELEM_FLOAT && (elem->fraction_bits == 0 || elem->code_min != -elem->code_max)) continue;
                 fill(x, ROOM, round % 4 == 3 ? 3 : 0, &seed);
                 for (size_t i = 0; i < ROOM; i++)
                     x[i] = round % 4 == 1 ? x[i] * x[i] * x[i] : round % 4 == 2 ? x[i] * 0x1p-20f + (i % group ? 0.0f : 0.3f) : x[i];

@@ -95,8 +95,7 @@ void llmq_index_free(struct llmq_index *index)
 
 struct stored_format {
     const char *name, *family;
-    struct format format;
-    struct elem elem;
+    struct facts facts;
     bool decodable;
 };
 
@@ -180,12 +179,12 @@ static enum status read_facts(struct parse *parse, const cJSON *facts, struct st
 {
     if (!cJSON_IsObject(facts)) return err_set(err, ERR_DATA, "it is not an object");
     enum status status = get_name(parse->index, facts, "family", &stored->family, err);
-    if (status == OK) status = get_name(parse->index, facts, "element", &stored->elem.name, err);
+    if (status == OK) status = get_name(parse->index, facts, "element", &stored->facts.elem.name, err);
     const struct family *family = status == OK ? family_find(stored->family) : NULL;
     if (!family) return status;
-    status = facts_read(facts, family, &stored->format, &stored->elem, err);
-    stored->format.name = stored->name;
-    stored->decodable = status == OK && (stored->format.block || !family->blocks);
+    status = facts_read(facts, family, &stored->facts, err);
+    stored->facts.format.name = stored->name;
+    stored->decodable = status == OK && (stored->facts.format.block || !family->blocks);
     return status;
 }
 
@@ -505,7 +504,7 @@ static enum status read_quantised(struct parse *parse, const cJSON *item, struct
     if (status != OK) return status;
     if (axis != (tensor->rank ? tensor->rank - 1 : 0))
         return err_set(err, ERR_UNSUPPORTED, "its groups run along dim %" PRIu64 ", not along the last", axis);
-    quant->format = &format->format;
+    quant->format = &format->facts.format;
     quant->elem = quant->format->elem;
     quant->scale = scale_type_find(entry->scale);
     quant->rule = scale_rule_find(entry->scale_rule);

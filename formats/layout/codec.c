@@ -188,17 +188,25 @@ static bool load_strip(const struct kernels *kernels, const struct codec_tile *t
 
 /* ---- encoding ------------------------------------------------------------------------------------------------------------------- */
 
-/* Under NONFINITE_CLAMP an Inf takes the extreme code of the element, whatever the scale. */
-static void clamp_infinite(const struct quant *quant, const struct codec_tile *tile, uint64_t row, uint64_t col, size_t n, uint16_t *codes)
+/* The code of the element whose weight under this scale is farthest on a side, and finite: the lowest code of an integer perhaps is not. */
+static uint16_t extreme_code(const struct elem *elem, bool negative, float value)
 {
-    const struct elem *elem = quant->elem;
-    const uint16_t low = (uint16_t)elem_encode(elem, -FLT_MAX, ROUND_TRUNCATE), high = (uint16_t)elem_encode(elem, FLT_MAX, ROUND_TRUNCATE);
+    const uint32_t code = elem_encode(elem, negative == (value >= 0.0f) ? -FLT_MAX : FLT_MAX, ROUND_TRUNCATE);
+    return (uint16_t)(isinf(elem_decode(elem, code) * value) ? code + 1 : code);
+}
+
+/* Under NONFINITE_CLAMP an Inf takes the extreme code of the element on its side, whatever the size of the scale: codes of groups from (row, col) of
+ * the tile on. */
+static void clamp_infinite(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, uint64_t row, uint64_t col,
+                           const struct groups *groups, uint16_t *codes)
+{
     float x[256];
-    for (size_t i = 0, count; i < n; i += count) {
-        count = n - i < 256 ? n - i : 256;
+    if (!strip->infinite || tile->nonfinite != NONFINITE_CLAMP) return;
+    for (size_t i = 0, count; i < groups->n; i += count) {
+        count = groups->n - i < 256 ? groups->n - i : 256;
         tile->dtype->widen(source_at(tile, row, col + i), count, x);
         for (size_t k = 0; k < count; k++)
-            if (isinf(x[k])) codes[i + k] = x[k] < 0.0f ? low : high;
+            if (isinf(x[k])) codes[i + k] = extreme_code(quant->elem, x[k] < 0.0f, groups->scales[(i + k) / groups->group].value);
     }
 }
 
@@ -228,7 +236,8 @@ static bool encode_row(const struct quant *quant, const struct kernels *kernels,
         size_t bad = encode_groups(quant, kernels, x + i, count, group, scales, codes + i, y ? y + i : NULL);
         *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, strip->row + r, strip->col + i + bad * group };
         if (bad * group < count) return false;
-        if (strip->infinite && tile->nonfinite == NONFINITE_CLAMP) clamp_infinite(quant, tile, strip->row + r, strip->col + i, count, codes + i);
+        const struct groups groups = { count, quant->sub_block ? quant->sub_block : group, scales };
+        clamp_infinite(quant, tile, strip, strip->row + r, strip->col + i, &groups, codes + i);
         const struct row_piece piece = { strip->row + r, strip->col + i, count, scales, quant->blocks ? codes + i : NULL };
         if (!layout_of(quant)->store(quant, tile->n_cols, &piece, tile->planes, &bad)) {
             *fault = (struct codec_fault){ CODEC_NO_PLACE, strip->row + r, strip->col + i + bad * group };
@@ -248,6 +257,10 @@ static bool encode_tensor(const struct quant *quant, const struct kernels *kerne
     if (quant_encode(quant, kernels, scratch->x, NULL, n, n, &scale, scratch->codes, tile->measure ? scratch->y : NULL) == 0) {
         *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, 0, 0 };
         return false;
+    }
+    for (size_t r = 0; r < strip->n_rows; r++) {
+        const struct groups groups = { (size_t)strip->n_cols, (size_t)strip->n_cols, &scale };
+        clamp_infinite(quant, tile, strip, strip->row + r, strip->col, &groups, scratch->codes + r * groups.n);
     }
     const struct row_piece piece = { 0, 0, 1, &scale, NULL };
     return layout_of(quant)->store(quant, tile->n_cols, &piece, tile->planes, &(size_t){ 0 });
@@ -319,6 +332,7 @@ static void encode_given(const struct quant *quant, const struct kernels *kernel
         const struct groups groups = { n_cols, quant->group ? quant->group : n_cols, tile->given + row * tile->given_cols + col };
         kernels->encode(quant->elem, quant->rounding, &groups, scratch->x + r * n_cols, scratch->codes + r * n_cols,
                         tile->measure ? scratch->y + r * n_cols : NULL);
+        clamp_infinite(quant, tile, strip, strip->row + r, strip->col, &groups, scratch->codes + r * n_cols);
     }
 }
 
@@ -404,9 +418,6 @@ bool codec_encode(const struct quant *quant, const struct kernels *kernels, cons
         divide_strip(tile, &strip, scratch->x);
         if (!encode_strip(quant, kernels, tile, &strip, scratch, fault)) return false;
         if (tile->measure) measure_strip(kernels, tile, &strip, scratch);
-        if ((tile->given || quant->group_kind == GROUP_TENSOR) && strip.infinite && tile->nonfinite == NONFINITE_CLAMP)
-            for (size_t r = 0; r < strip.n_rows; r++)
-                clamp_infinite(quant, tile, strip.row + r, strip.col, (size_t)strip.n_cols, scratch->codes + r * strip.n_cols);
         if (!quant->blocks) pack_strip(quant, tile, &strip, scratch->codes);
     }
     return true;

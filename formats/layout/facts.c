@@ -1,15 +1,27 @@
 /* facts.c: see facts.h.
  *
- * Drawing: common members, then those of float or of integer elements, then zero_point; of blocks only their type and size.
+ * Drawing: common members, then those of float or of integer elements or the levels of a codebook, then zero_point; of blocks only their type and
+ * size.
  * Why this way: see facts.h.
  * Corner cases: see facts.h.
  * Reference: FORMAT.md 4. Example: int4 -> {"family":"affine","element":"int4","bits":4,"signed":true,"fraction_bits":0,"zero_point":false}.
  */
 #include "layout/facts.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "layout/plane.h"
+#include "number/half.h"
+
+/* Levels as the hex digits of their f32 bits, which no reader can misread. */
+static void write_levels(const struct codebook *book, struct text *out)
+{
+    text_add(out, "\"levels\":[");
+    for (size_t i = 0; i < CODEBOOK_LEVELS; i++) text_add(out, "%s\"%08x\"", i ? "," : "", f32_bits(book->levels[i]));
+    text_add(out, "],");
+}
 
 void facts_write(const struct format *format, struct text *out)
 {
@@ -21,7 +33,8 @@ void facts_write(const struct format *format, struct text *out)
         return;
     }
     text_add(out, "{\"family\":\"%s\",\"element\":\"%s\",\"bits\":%u,", format->family->name, elem->name, elem->bits);
-    if (elem->kind == ELEM_FLOAT)
+    if (elem->kind == ELEM_CODEBOOK) write_levels(elem->book, out);
+    else if (elem->kind == ELEM_FLOAT)
         text_add(out, "\"exponent_bits\":%u,\"mantissa_bits\":%u,\"bias\":%d,\"special\":\"%s\",", elem->exp_bits, elem->man_bits, (int)elem->bias,
                  special[elem->special]);
     else text_add(out, "\"signed\":%s,\"fraction_bits\":%u,", elem->kind == ELEM_SIGNED ? "true" : "false", elem->fraction_bits);
@@ -62,12 +75,32 @@ static enum status read_integer_element(const cJSON *facts, struct elem *elem, s
     return OK;
 }
 
-static enum status read_element(const cJSON *facts, struct elem *elem, struct err *err)
+static bool read_level(const cJSON *item, float *level)
+{
+    const char *hex = cJSON_GetStringValue(item);
+    if (!hex || strlen(hex) != 8 || strspn(hex, "0123456789abcdef") != 8) return false;
+    *level = f32_from_bits((uint32_t)strtoul(hex, NULL, 16));
+    return isfinite(*level);
+}
+
+static enum status read_levels(const cJSON *facts, struct elem *elem, struct codebook *book, struct err *err)
+{
+    const cJSON *levels = json_get(facts, "levels"), *item = cJSON_IsArray(levels) ? levels->child : NULL;
+    size_t n = 0;
+    for (; item && n < CODEBOOK_LEVELS && read_level(item, &book->levels[n]); item = item->next) n++;
+    if (item || n != CODEBOOK_LEVELS || elem->bits != 4) return err_set(err, ERR_DATA, "levels are not 16 finite numbers of 8 hex digits for 4 bits");
+    elem->kind = ELEM_CODEBOOK;
+    elem->book = book;
+    return OK;
+}
+
+static enum status read_element(const cJSON *facts, const struct family *family, struct elem *elem, struct codebook *book, struct err *err)
 {
     const cJSON *special = json_get(facts, "special");
     const char *word = "none";
     char shown[80];
     enum status status = json_u32_in(facts, "bits", 1, 16, &elem->bits, err);
+    if (status == OK && family->levels) return read_levels(facts, elem, book, err);
     if (status == OK) status = json_optional_u32(facts, "exponent_bits", 8, &elem->exp_bits, err);
     if (status == OK && special) status = json_string(special, "special", &word, err);
     if (status != OK) return status;
@@ -95,13 +128,15 @@ static enum status read_block(const cJSON *facts, struct format *format, struct 
                    format->block->bytes, block, block_nbytes);
 }
 
-enum status facts_read(const cJSON *facts, const struct family *family, struct format *format, struct elem *elem, struct err *err)
+enum status facts_read(const cJSON *text, const struct family *family, struct facts *facts, struct err *err)
 {
+    struct format *format = &facts->format;
+    struct elem *elem = &facts->elem;
     format->summary = "";
     format->family = family;
-    if (family->blocks) return read_block(facts, format, err);
-    enum status status = read_element(facts, elem, err);
-    if (status == OK) status = json_bool(facts, "zero_point", &format->zero_point, err);
+    if (family->blocks) return read_block(text, format, err);
+    enum status status = read_element(text, family, elem, &facts->book, err);
+    if (status == OK) status = json_bool(text, "zero_point", &format->zero_point, err);
     if (status != OK) return status;
     if (family->integers ? elem->kind == ELEM_FLOAT || elem->fraction_bits : format->zero_point)
         return err_set(err, ERR_DATA, "family '%s' has no such element or zero point", family->name);

@@ -15,8 +15,14 @@
 
 void facts_write(const struct format *format, struct text *out);
 
-/* The reverse (block stays NULL for a type of blocks that is unknown here): fills *elem (but its name) and what decoding needs of *format, whose elem
- * it points at *elem. ERR_DATA or ERR_UNSUPPORTED for facts that no element of this family has. */
-enum status facts_read(const cJSON *facts, const struct family *family, struct format *format, struct elem *elem, struct err *err);
+/* What the reverse fills: the members point at each other. */
+struct facts {
+    struct format format; /* what decoding needs of it; block stays NULL for a type of blocks that is unknown here */
+    struct elem elem; /* but its name */
+    struct codebook book; /* levels only */
+};
+
+/* The reverse. ERR_DATA or ERR_UNSUPPORTED for facts that no element of this family has. */
+enum status facts_read(const cJSON *text, const struct family *family, struct facts *facts, struct err *err);
 
 #endif

@@ -3,10 +3,11 @@
  * Formula, float elements, nearest-even, for v = min(|u|, max): P = max(2^ilog2(v), 2^(1-bias)), magic = P * 2^(23-m); w = v + magic has its last
  * bit at the grid step, so w - magic is v rounded to the grid, and bits(w) - bits(magic) is that in steps. The code is (exponent of P - (1-bias)) *
  * 2^m + steps, for normal and subnormal values and after a carry alike. Integers: steps = clamp(x / scale), plus and minus 1.5 * 2^23. A
- * fixed-point element of an MX format is, apart from its codes, a float element whose values all lie on one grid.
+ * fixed-point element of an MX format is, apart from its codes, a float element whose values all lie on one grid. Codebooks: see codebook.h.
  * Why this way: loops of fixed length without branches; every operation is one IEEE operation, so the width of the vectors cannot matter. The
  * functions have no target attribute of their own: inlined into a kernel they are compiled for its instruction set.
- * Corner cases: other rounding modes take the generic elem functions; what is no whole chunk is padded with zeros, whose error terms are 0.
+ * Corner cases: other rounding modes take the generic elem functions; what is no whole chunk is padded with zeros, whose error terms are 0, or
+ * are multiplied by 0 where 0 is no level of a codebook.
  * Reference: NUMERICS.md 2 to 5. Worked number: e2m1, v = 2.5: P = 2, magic 2^23, 2.5 + 2^23 rounds to 2^23 + 2, 2 steps of 1; code (1 - 0) * 2 + 2
  * = 4, which is 2.
  */
@@ -35,6 +36,7 @@ struct coding {
     const struct elem *elem;
     enum rounding rounding;
     bool is_float;
+    const struct codebook *book; /* NULL: no codebook */
     /* floats, and the grid of fixed-point elements */
     int32_t lowest, lift; /* bits of 2^(1-bias), below which steps stay the same; what leads from the bits of a power to its magic number */
     float max; /* largest value */
@@ -52,6 +54,7 @@ static inline struct coding coding_of(const struct elem *elem, enum rounding rou
     return (struct coding){ .elem = elem,
                             .rounding = rounding,
                             .is_float = is_float,
+                            .book = elem->kind == ELEM_CODEBOOK ? elem->book : NULL,
                             .lowest = (lowest + 127) << 23,
                             .lift = (int32_t)(23u - man_bits) << 23,
                             .max = elem->max,
@@ -82,6 +85,7 @@ static inline struct coding_scale coding_scale_of(const struct coding *coding, c
         const float multiplier = inverse_power(scale->value);
         return (struct coding_scale){ .multiplier = multiplier, .value = scale->value, .divides = multiplier == 0.0f };
     }
+    if (coding->book) return (struct coding_scale){ .value = scale->value };
     const float value = scale->value * coding->step, low = (float)(coding->elem->code_min - scale->zero);
     return (struct coding_scale){
         .value = value, .low = isinf(low * value) ? low + 1.0f : low, .high = (float)(coding->elem->code_max - scale->zero), .zero = scale->zero
@@ -94,6 +98,13 @@ static inline const float *run_at(const float *x, ptrdiff_t n, ptrdiff_t at, siz
     if (at >= 0 && at + (ptrdiff_t)count <= n) return x + at;
     for (ptrdiff_t j = 0; j < (ptrdiff_t)count; j++) padded[j] = at + j >= 0 && at + j < n ? x[at + j] : 0.0f;
     return padded;
+}
+
+/* 1 for the numbers that run_at finds in x, 0 for those it makes up. */
+static inline const float *ones_at(ptrdiff_t n, ptrdiff_t at, size_t count, float *ones)
+{
+    for (ptrdiff_t j = 0; j < (ptrdiff_t)count; j++) ones[j] = at + j >= 0 && at + j < n ? 1.0f : 0.0f;
+    return ones;
 }
 
 static inline float chunk_sum(const float lanes[CHUNK])
@@ -176,6 +187,29 @@ static inline void encode_int_even(const struct coding *coding, const struct cod
     }
 }
 
+/* How many thresholds lie below each weight in units of the scale, which is perhaps 0: then the weights are. n is at most RUN. */
+static inline void levels_below(const struct codebook *book, float value, size_t n, const float *restrict x, int32_t *restrict below)
+{
+    const bool none = value == 0.0f;
+    for (size_t i = 0; i < n; i++) {
+        const float u = none ? 0.0f : x[i] / value;
+        int32_t count = 0;
+        for (size_t k = 0; k < CODEBOOK_LEVELS - 1; k++) count += u > book->thresholds[k];
+        below[i] = count;
+    }
+}
+
+static inline void encode_levels(const struct codebook *book, float value, size_t n, const float *restrict x, uint16_t *restrict codes,
+                                 float *restrict y)
+{
+    int32_t below[RUN];
+    levels_below(book, value, n, x, below);
+    for (size_t i = 0; i < n; i++) {
+        codes[i] = book->codes[below[i]];
+        y[i] = book->levels[codes[i]] * value;
+    }
+}
+
 static inline void encode_any(const struct coding *coding, const struct coding_scale *scale, size_t n, const float *x, uint16_t *codes, float *y)
 {
     for (size_t i = 0; i < n; i++) {
@@ -192,7 +226,8 @@ static inline void encode_any(const struct coding *coding, const struct coding_s
 
 static inline void encode_run(const struct coding *coding, const struct coding_scale *scale, size_t n, const float *x, uint16_t *codes, float *y)
 {
-    if (coding->rounding != ROUND_NEAREST_EVEN) encode_any(coding, scale, n, x, codes, y);
+    if (coding->book) encode_levels(coding->book, scale->value, n, x, codes, y);
+    else if (coding->rounding != ROUND_NEAREST_EVEN) encode_any(coding, scale, n, x, codes, y);
     else if (coding->is_float && scale->divides) encode_float_even(coding, scale, true, n, x, codes, y);
     else if (coding->is_float) encode_float_even(coding, scale, false, n, x, codes, y);
     else encode_int_even(coding, scale, n, x, codes, y);
@@ -237,9 +272,20 @@ static inline void terms_any(const struct coding *coding, const struct coding_sc
     }
 }
 
+static inline void terms_levels(const struct codebook *book, float value, float unit, size_t n, const float *restrict x, float *restrict terms)
+{
+    int32_t below[RUN];
+    levels_below(book, value, n, x, below);
+    for (size_t i = 0; i < n; i++) {
+        const float d = (x[i] - book->levels[book->codes[below[i]]] * value) * unit;
+        terms[i] = d * d;
+    }
+}
+
 static inline void terms_run(const struct coding *coding, const struct coding_scale *scale, float unit, size_t n, const float *x, float *terms)
 {
-    if (coding->rounding != ROUND_NEAREST_EVEN) terms_any(coding, scale, unit, n, x, terms);
+    if (coding->book) terms_levels(coding->book, scale->value, unit, n, x, terms);
+    else if (coding->rounding != ROUND_NEAREST_EVEN) terms_any(coding, scale, unit, n, x, terms);
     else if (coding->is_float && scale->divides) terms_float_even(coding, scale, true, unit, n, x, terms);
     else if (coding->is_float) terms_float_even(coding, scale, false, unit, n, x, terms);
     else terms_int_even(scale, unit, n, x, terms);

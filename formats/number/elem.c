@@ -1,7 +1,7 @@
 /* elem.c: the table of elements, generic decode and encode.
  *
  * Formula: float value = (-1)^s * 2^(E-bias) * (1 + M/2^m), or (-1)^s * 2^(1-bias) * M/2^m for E = 0. Encoding rounds |u| on the grid
- * 2^(max(ilog2|u|, 1-bias) - m) and saturates. Integers: value = code * 2^-fraction_bits.
+ * 2^(max(ilog2|u|, 1-bias) - m) and saturates. Integers: value = code * 2^-fraction_bits. Codebooks: see codebook.h.
  * Why this way: exact f32 arithmetic with powers of two only, so no step here rounds except the one that is meant.
  * Corner cases: rounding `up` looks at the signed value, so negative numbers round their magnitude with ties down; encode of subnormal and huge u.
  * Reference: NUMERICS.md 2. Worked numbers: e4m3 17 -> 0x58 (16), 19 -> 0x5A (20); e2m1 -0.25 -> 8 (-0); mxint8 1.999 -> 127.
@@ -14,6 +14,11 @@
     {                                                                                                                                                \
         "block_m" #m, ELEM_SIGNED, 1 + m, 0, 0, 0, ELEM_NO_SPECIAL, m - 1, 1 - (1 << m), (1 << m) - 1, 0,                                            \
             (float)((1 << m) - 1) / (float)(1 << (m - 1))                                                                                            \
+    }
+
+#define LEVELS(name_, emax_, max_)                                                                                                                   \
+    {                                                                                                                                                \
+        .name = #name_, .kind = ELEM_CODEBOOK, .bits = 4, .emax = emax_, .max = max_, .book = &codebook_##name_                                      \
     }
 
 const struct elem elem_rows[ELEM_ID_COUNT] = {
@@ -51,6 +56,9 @@ const struct elem elem_rows[ELEM_ID_COUNT] = {
     [ELEM_BLOCK_M13] = BLOCK(13),
     [ELEM_BLOCK_M14] = BLOCK(14),
     [ELEM_BLOCK_M15] = BLOCK(15),
+    [ELEM_NF4] = LEVELS(nf4, 0, 1.0f),
+    [ELEM_FP4_BNB] = LEVELS(fp4_bnb, 0, 1.0f),
+    [ELEM_IQ4NL] = LEVELS(iq4nl, 6, 113.0f),
     [ELEM_MXINT8_FULL] = { "mxint8_full", ELEM_SIGNED, 8, 0, 0, 0, ELEM_NO_SPECIAL, 6, -128, 127, 0, 127.0f / 64.0f },
 };
 
@@ -105,6 +113,7 @@ static float decode_float(const struct elem *elem, uint32_t code)
 float elem_decode(const struct elem *elem, uint32_t code)
 {
     if (elem->kind == ELEM_FLOAT) return decode_float(elem, code);
+    if (elem->kind == ELEM_CODEBOOK) return elem->book->levels[low_bits(code, elem->bits)];
     uint32_t low = low_bits(code, elem->bits);
     int32_t value = (int32_t)low;
     if (elem->kind == ELEM_SIGNED && (low >> (elem->bits - 1) & 1u)) value -= (int32_t)(1u << elem->bits);
@@ -131,9 +140,17 @@ static uint32_t encode_float(const struct elem *elem, float u, enum rounding rou
     return sign << (elem->bits - 1) | code;
 }
 
+static uint32_t encode_level(const struct codebook *book, float u)
+{
+    uint32_t below = 0;
+    for (uint32_t k = 0; k < CODEBOOK_LEVELS - 1; k++) below += u > book->thresholds[k];
+    return book->codes[below];
+}
+
 uint32_t elem_encode(const struct elem *elem, float u, enum rounding rounding)
 {
     if (elem->kind == ELEM_FLOAT) return encode_float(elem, u, rounding);
+    if (elem->kind == ELEM_CODEBOOK) return encode_level(elem->book, u);
     float low = (float)elem->code_min, high = (float)elem->code_max;
     float steps = u * exact_exp2((int32_t)elem->fraction_bits);
     float rounded = round_to_integer(fminf(fmaxf(steps, low), high), rounding);

@@ -14,10 +14,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "number/codebook.h"
 #include "number/half.h"
 #include "number/round.h"
 
-enum elem_kind { ELEM_FLOAT, ELEM_SIGNED, ELEM_UNSIGNED };
+enum elem_kind { ELEM_FLOAT, ELEM_SIGNED, ELEM_UNSIGNED, ELEM_CODEBOOK };
 enum elem_special { ELEM_NO_SPECIAL, ELEM_NAN_ONLY, ELEM_IEEE };
 
 struct elem {
@@ -31,6 +32,7 @@ struct elem {
     int32_t code_min, code_max; /* integers: the codes an encoder may write; the lowest not where it would decode to Inf */
     int32_t emax; /* exponent of the largest power of two that is a value */
     float max; /* largest value */
+    const struct codebook *book; /* codebooks: the value of code i is level i */
 };
 
 /* The rows, for tables that point at them. */
@@ -70,6 +72,9 @@ enum elem_id {
     ELEM_BLOCK_M14,
     ELEM_BLOCK_M15,
     ELEM_MXINT8_FULL,
+    ELEM_NF4,
+    ELEM_FP4_BNB,
+    ELEM_IQ4NL,
     ELEM_ID_COUNT
 };
 extern const struct elem elem_rows[ELEM_ID_COUNT];
@@ -81,7 +86,7 @@ const struct elem *elem_at(size_t index);
 /* Value of a code (only its low elem->bits bits count). */
 float elem_decode(const struct elem *elem, uint32_t code);
 
-/* Code for the finite number u. */
+/* Code for the finite number u. The rounding does not count for codebooks, whose levels lie on no grid. */
 uint32_t elem_encode(const struct elem *elem, float u, enum rounding rounding);
 
 /* floor(log2 a) for a > 0, exact, subnormals normalised; -150 for a = 0. */

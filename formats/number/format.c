@@ -15,7 +15,7 @@
 
 #include "number/kernel.h"
 
-extern const struct family family_mx, family_affine, family_bfp, family_prime, family_nvfp4, family_ggml;
+extern const struct family family_mx, family_affine, family_bfp, family_prime, family_float, family_codebook, family_nvfp4, family_ggml;
 
 #define BIT(n) (1u << (n))
 #define INLINE_ONLY SIZE_MAX
@@ -46,6 +46,14 @@ extern const struct family family_mx, family_affine, family_bfp, family_prime, f
     { .name = name_, .summary = text, .family = &family_prime, .elem = &elem_rows[elem_], .default_group = 16, .sub_block = 2, .shift_bits = 1, \
       .scale_types = BIT(SCALE_E8M0), .default_scale = SCALE_E8M0, .rules = BIT(RULE_FLOOR) | BIT(RULE_SEARCH), .default_rule = RULE_FLOOR, \
       .sqnr_db = db }
+#define FLOAT(name_, elem_, kind_, group_, scale_, db, text) \
+    { .name = name_, .summary = text, .family = &family_float, .elem = &elem_rows[elem_], .default_kind = kind_, .default_group = group_, \
+      .group_kinds = BIT(GROUP_CHANNEL) | BIT(GROUP_TENSOR) | BIT(GROUP_SQUARE), .scale_types = INT_SCALES, .default_scale = scale_, \
+      .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db }
+#define CODEBOOK(name_, elem_, group_, db, text) \
+    { .name = name_, .summary = text, .family = &family_codebook, .elem = &elem_rows[elem_], .default_group = group_, \
+      .group_kinds = BIT(GROUP_CHANNEL) | BIT(GROUP_TENSOR), .scale_types = INT_SCALES, .default_scale = SCALE_F16, .rules = INT_RULES, \
+      .default_rule = RULE_ABSMAX, .sqnr_db = db }
 #define GGML(type, group, rules_, db, fallback_, text) \
     { .name = #type, .summary = text, .family = &family_ggml, .default_group = group, .scale_types = BIT(SCALE_NONE), \
       .default_scale = SCALE_NONE, .rules = rules_, .default_rule = RULE_REFERENCE, .sqnr_db = db, .block = &ggml_##type, .fallback = fallback_ }
@@ -112,6 +120,14 @@ static const struct format rows[] = {
     PRIME("mx9", ELEM_MXINT8, 45.6f, "MX9: 7 magnitude bits, 8 of exponent for 16, a shift for 2"),
     PRIME("mx6", ELEM_BLOCK_M4, 28.4f, "MX6: 4 magnitude bits, 8 of exponent for 16, a shift for 2"),
     PRIME("mx4", ELEM_BLOCK_M2, 15.8f, "MX4: 2 magnitude bits, 8 of exponent for 16, a shift for 2"),
+    FLOAT("fp8_e4m3", ELEM_E4M3, GROUP_CHANNEL, 128, SCALE_F32, 31.4f, "FP8: 8-bit floats with 4 exponent bits and a float scale a row"),
+    FLOAT("fp8_e5m2", ELEM_E5M2, GROUP_CHANNEL, 128, SCALE_F32, 25.4f, "FP8: 8-bit floats with 5 exponent bits and a float scale a row"),
+    FLOAT("fp6_e3m2", ELEM_E3M2, GROUP_SIZE, 32, SCALE_BF16, 26.2f, "FP6: 6-bit floats with 3 exponent bits and a float scale a group"),
+    FLOAT("fp6_e2m3", ELEM_E2M3, GROUP_SIZE, 32, SCALE_BF16, 32.2f, "FP6: 6-bit floats with 2 exponent bits and a float scale a group"),
+    FLOAT("fp4_e2m1", ELEM_E2M1, GROUP_SIZE, 32, SCALE_BF16, 19.7f, "FP4: 4-bit floats (E2M1) with a float scale a group"),
+    CODEBOOK("nf4", ELEM_NF4, 64, 20.6f, "NF4 of QLoRA: 16 levels, quantiles of the normal distribution"),
+    CODEBOOK("fp4_bnb", ELEM_FP4_BNB, 64, 18.2f, "FP4 of bitsandbytes: 16 levels with signs"),
+    CODEBOOK("iq4nl", ELEM_IQ4NL, 32, 21.9f, "the 16 uneven levels of IQ4_NL under a float scale"),
     GGML(q4_0, 32, BOTH, 21.3f, "f16", "GGUF Q4_0: 4-bit codes, a scale for 32"),
     GGML(q4_1, 32, BOTH, 22.1f, "f16", "GGUF Q4_1: 4-bit codes, a scale and a minimum for 32"),
     GGML(q5_0, 32, BOTH, 27.4f, "f16", "GGUF Q5_0: 5-bit codes, a scale for 32"),
@@ -134,7 +150,8 @@ static const struct format rows[] = {
 };
 /* clang-format on */
 
-static const struct family *const families[] = { &family_mx, &family_affine, &family_bfp, &family_prime, &family_nvfp4, &family_ggml };
+static const struct family *const families[] = { &family_mx,    &family_affine,   &family_bfp,   &family_prime,
+                                                 &family_float, &family_codebook, &family_nvfp4, &family_ggml };
 
 size_t format_count(void)
 {
@@ -275,7 +292,8 @@ static enum status set_rounding(const char *value, struct quant *quant, struct e
 {
     enum rounding rounding = rounding_find(value);
     if (rounding == ROUND_COUNT) return err_set(err, ERR_USAGE, "rounding '%s' is none of nearest-even, away, up, truncate", value);
-    if (quant->format->family->blocks && rounding != ROUND_NEAREST_EVEN)
+    const bool own = quant->format->family->blocks || quant->elem->kind == ELEM_CODEBOOK;
+    if (own && rounding != ROUND_NEAREST_EVEN)
         return err_set(err, ERR_USAGE, "format %s has a rounding of its own, not '%s'", quant->format->name, value);
     quant->rounding = rounding;
     return OK;
@@ -315,6 +333,20 @@ static enum status set_negative_end(const char *value, struct quant *quant, stru
     const bool full = strcmp(value, "full") == 0;
     if (!full && strcmp(value, "symmetric") != 0) return err_set(err, ERR_USAGE, "negative end '%s' is none of symmetric, full", value);
     return set_full(KEY_NEGATIVE_END, full, quant, err);
+}
+
+static bool known_half_range(const char *value)
+{
+    return strcmp(value, "half") == 0 || strcmp(value, "int_max") == 0;
+}
+
+static enum status set_half_range(const char *value, struct quant *quant, struct err *err)
+{
+    if (!known_half_range(value)) return err_set(err, ERR_USAGE, "half range '%s' is none of half, int_max", value);
+    if (!quant->format->family->integers || quant->format->zero_point)
+        return err_set(err, ERR_USAGE, "format %s has no half range", quant->format->name);
+    quant->int_max = strcmp(value, "int_max") == 0;
+    return OK;
 }
 
 /* A whole number of at most five digits; UINT32_MAX for anything else. */
@@ -357,6 +389,7 @@ static const struct setter {
     { "rule", set_rule, known_rule, offsetof(struct quant_params, rule) },
     { "rounding", set_rounding, known_rounding, offsetof(struct quant_params, rounding) },
     { "tensor-scale", set_tensor_scale, known_tensor_scale, offsetof(struct quant_params, tensor_scale) },
+    { "half-range", set_half_range, known_half_range, offsetof(struct quant_params, half_range) },
     { "sub-block", set_sub_block, NULL, INLINE_ONLY },
     { "shift-bits", set_shift_bits, NULL, INLINE_ONLY },
     { KEY_KERNEL, set_kernel, NULL, INLINE_ONLY },

@@ -82,6 +82,7 @@ struct family {
     /* The scale of a matrix of this range, NULL where there is no such level (NUMERICS_BLOCK.md 6). */
     float (*tensor_scale)(struct range range);
     bool integers; /* its elements are integers with a fraction of 0 bits, and a zero point is possible; else no zero point is */
+    bool levels; /* its elements are codebooks */
     bool blocks; /* a group is a whole block of a ggml type, coded in one step by format->block; there are no elements, and no functions above */
 };
 
@@ -100,7 +101,7 @@ struct format {
     const struct elem *elem;
     const struct elem *full_elem; /* the same, written down to its lowest code; NULL: there is no such variant */
     const char *full_key; /* the parameter that asks for it */
-    uint32_t default_group;
+    uint32_t default_group; /* counts where default_kind is GROUP_SIZE */
     uint32_t sub_block, shift_bits; /* defaults of formats whose sub-blocks have shifts, else 0 */
     enum group_kind default_kind;
     uint32_t group_kinds; /* bit mask over enum group_kind, beside GROUP_SIZE */
@@ -123,6 +124,7 @@ struct quant {
     uint32_t group; /* weights of a row, for GROUP_SIZE and GROUP_SQUARE; else 0 */
     uint32_t sub_block; /* weights that share a shift, a divisor of group; 0: there are no shifts */
     uint32_t shift_bits;
+    bool int_max; /* symmetric integers: the largest weight goes to the largest code, not half a code beyond it */
     enum scale_type scale;
     enum scale_rule rule;
     enum rounding rounding;
@@ -145,6 +147,7 @@ struct quant_params {
     const char *rule; /* "search" */
     const char *rounding; /* "nearest-even" */
     const char *tensor_scale; /* "tensor", "none"; counts only for formats that have such a level */
+    const char *half_range; /* "half", "int_max" */
     bool where_valid; /* leave out, instead of refusing, what another format takes but this one does not */
 };
 

@@ -91,6 +91,13 @@ static inline KERNEL_TARGET void KERNEL(decode_int)(const struct elem *elem, flo
     for (size_t i = 0; i < n; i++) y[i] = (float)(((int32_t)codes[i] ^ sign_bit) - sign_bit - zero) * value;
 }
 
+static inline KERNEL_TARGET void KERNEL(decode_levels)(const struct elem *elem, float value, size_t n, const uint16_t *restrict codes,
+                                                       float *restrict y)
+{
+    const float *levels = elem->book->levels;
+    for (size_t i = 0; i < n; i++) y[i] = levels[codes[i] & (CODEBOOK_LEVELS - 1)] * value;
+}
+
 static KERNEL_TARGET void KERNEL(decode)(const struct elem *elem, const struct groups *groups, const uint16_t *codes, float *y)
 {
     const float step = exact_exp2(-(int32_t)elem->fraction_bits);
@@ -98,6 +105,7 @@ static KERNEL_TARGET void KERNEL(decode)(const struct elem *elem, const struct g
         const struct group_scale *scale = &groups->scales[g];
         size_t n = groups->n - i < groups->group ? groups->n - i : groups->group;
         if (elem->kind == ELEM_FLOAT) KERNEL(decode_float)(elem, scale->value, n, codes + i, y + i);
+        else if (elem->kind == ELEM_CODEBOOK) KERNEL(decode_levels)(elem, scale->value, n, codes + i, y + i);
         else KERNEL(decode_int)(elem, scale->value * step, scale->zero, n, codes + i, y + i);
     }
 }
@@ -128,13 +136,14 @@ static KERNEL_TARGET void KERNEL(error)(const struct elem *elem, enum rounding r
     const struct coding coding = coding_of(elem, rounding);
     const struct coding_scale coding_scale = coding_scale_of(&coding, scale);
     const ptrdiff_t n = (ptrdiff_t)sum->n, start = -(ptrdiff_t)(sum->first % CHUNK);
-    const bool simple = !coding.is_float && !sum->weight && rounding == ROUND_NEAREST_EVEN;
+    const bool simple = !coding.is_float && !coding.book && !sum->weight && rounding == ROUND_NEAREST_EVEN;
     float lanes[CHUNK], padded_x[RUN], padded_weight[RUN];
     memset(lanes, 0, sizeof lanes);
     if (sum->first > 0) memcpy(lanes, sum->lanes, sizeof lanes);
     for (ptrdiff_t i = start; i < n; i += RUN) {
         const size_t count = n - i < RUN ? (size_t)(n - i + CHUNK - 1) / CHUNK * CHUNK : RUN;
         const float *x = run_at(sum->x, n, i, count, padded_x), *weight = sum->weight ? run_at(sum->weight, n, i, count, padded_weight) : NULL;
+        if (coding.book && !weight && x == padded_x) weight = ones_at(n, i, count, padded_weight);
         if (simple) KERNEL(add_terms_int)(&coding_scale, sum->unit, count, x, lanes);
         else KERNEL(add_terms)(&coding, &coding_scale, sum->unit, count, x, weight, lanes);
     }
