@@ -280,6 +280,27 @@ static void test_many_scales(void **state)
             }
 }
 
+static void test_terms(void **state)
+{
+    (void)state;
+    float x[MOST + 8], values[MOST], terms[MOST + 1];
+    uint64_t seed = 1;
+    for (size_t k = 0; k < kernels_count(); k++)
+        for (size_t e = 0; e < elem_count(); e++)
+            for (size_t n = 0; n <= MOST; n++) {
+                const struct elem *elem = elem_at(e);
+                const enum rounding rounding = (enum rounding)(n % ROUND_COUNT);
+                if (elem->kind != ELEM_SIGNED) continue;
+                fill(x, MOST + 8, n % 3 ? 0 : 3, &seed);
+                for (size_t i = 0; i < n; i++) values[i] = exact_exp2((int32_t)(test_random(&seed) % 9) - 7);
+                terms[n] = 77.0f;
+                kernels_at(k)->terms(elem, rounding, values, 0x1p-3f, n, x + n % 5, terms);
+                assert_true(terms[n] == 77.0f);
+                for (size_t i = 0; i < n; i++)
+                    assert_true(same(terms[i], naive_term(elem, rounding, &(struct group_scale){ .value = values[i] }, 0x1p-3f, x[n % 5 + i])));
+            }
+}
+
 /* ---- MX search ------------------------------------------------------------------------------------------------------------------ */
 
 static int naive_step(const struct elem *elem, const struct group_scale *floor, const float *x, size_t n)
@@ -480,9 +501,10 @@ static void test_back_to_f32(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_select), cmocka_unit_test(test_widen),           cmocka_unit_test(test_all_finite),
-                                        cmocka_unit_test(test_ranges), cmocka_unit_test(test_codes),           cmocka_unit_test(test_errors),
-                                        cmocka_unit_test(test_search), cmocka_unit_test(test_many_scales),     cmocka_unit_test(test_measure),
-                                        cmocka_unit_test(test_fused),  cmocka_unit_test(test_fused_nonfinite), cmocka_unit_test(test_back_to_f32) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_select),     cmocka_unit_test(test_widen),       cmocka_unit_test(test_all_finite),
+                                        cmocka_unit_test(test_ranges),     cmocka_unit_test(test_codes),       cmocka_unit_test(test_errors),
+                                        cmocka_unit_test(test_terms),      cmocka_unit_test(test_many_scales), cmocka_unit_test(test_search),
+                                        cmocka_unit_test(test_measure),    cmocka_unit_test(test_fused),       cmocka_unit_test(test_fused_nonfinite),
+                                        cmocka_unit_test(test_back_to_f32) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

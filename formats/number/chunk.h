@@ -187,29 +187,6 @@ static inline void encode_int_even(const struct coding *coding, const struct cod
     }
 }
 
-/* How many thresholds lie below each weight in units of the scale, which is perhaps 0: then the weights are. n is at most RUN. */
-static inline void levels_below(const struct codebook *book, float value, size_t n, const float *restrict x, int32_t *restrict below)
-{
-    const bool none = value == 0.0f;
-    for (size_t i = 0; i < n; i++) {
-        const float u = none ? 0.0f : x[i] / value;
-        int32_t count = 0;
-        for (size_t k = 0; k < CODEBOOK_LEVELS - 1; k++) count += u > book->thresholds[k];
-        below[i] = count;
-    }
-}
-
-static inline void encode_levels(const struct codebook *book, float value, size_t n, const float *restrict x, uint16_t *restrict codes,
-                                 float *restrict y)
-{
-    int32_t below[RUN];
-    levels_below(book, value, n, x, below);
-    for (size_t i = 0; i < n; i++) {
-        codes[i] = book->codes[below[i]];
-        y[i] = book->levels[codes[i]] * value;
-    }
-}
-
 static inline void encode_any(const struct coding *coding, const struct coding_scale *scale, size_t n, const float *x, uint16_t *codes, float *y)
 {
     for (size_t i = 0; i < n; i++) {
@@ -226,8 +203,7 @@ static inline void encode_any(const struct coding *coding, const struct coding_s
 
 static inline void encode_run(const struct coding *coding, const struct coding_scale *scale, size_t n, const float *x, uint16_t *codes, float *y)
 {
-    if (coding->book) encode_levels(coding->book, scale->value, n, x, codes, y);
-    else if (coding->rounding != ROUND_NEAREST_EVEN) encode_any(coding, scale, n, x, codes, y);
+    if (coding->rounding != ROUND_NEAREST_EVEN) encode_any(coding, scale, n, x, codes, y);
     else if (coding->is_float && scale->divides) encode_float_even(coding, scale, true, n, x, codes, y);
     else if (coding->is_float) encode_float_even(coding, scale, false, n, x, codes, y);
     else encode_int_even(coding, scale, n, x, codes, y);
@@ -272,20 +248,9 @@ static inline void terms_any(const struct coding *coding, const struct coding_sc
     }
 }
 
-static inline void terms_levels(const struct codebook *book, float value, float unit, size_t n, const float *restrict x, float *restrict terms)
-{
-    int32_t below[RUN];
-    levels_below(book, value, n, x, below);
-    for (size_t i = 0; i < n; i++) {
-        const float d = (x[i] - book->levels[book->codes[below[i]]] * value) * unit;
-        terms[i] = d * d;
-    }
-}
-
 static inline void terms_run(const struct coding *coding, const struct coding_scale *scale, float unit, size_t n, const float *x, float *terms)
 {
-    if (coding->book) terms_levels(coding->book, scale->value, unit, n, x, terms);
-    else if (coding->rounding != ROUND_NEAREST_EVEN) terms_any(coding, scale, unit, n, x, terms);
+    if (coding->rounding != ROUND_NEAREST_EVEN) terms_any(coding, scale, unit, n, x, terms);
     else if (coding->is_float && scale->divides) terms_float_even(coding, scale, true, unit, n, x, terms);
     else if (coding->is_float) terms_float_even(coding, scale, false, unit, n, x, terms);
     else terms_int_even(scale, unit, n, x, terms);

@@ -11,6 +11,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "number/chunk.h"
 #include "number/half.h"
 #include "number/kernel.h"
 
@@ -75,7 +76,7 @@ static void add_error(const struct job *job, size_t i, size_t n, const struct gr
 
 static struct error_sum new_sum(const struct job *job)
 {
-    return (struct error_sum){ .unit = exact_exp2(127 - job->floor), .limit = HUGE_VALF };
+    return (struct error_sum){ .unit = exact_exp2(127 - job->floor), .limit = HUGE_VALF }; /* lanes are 0 */
 }
 
 static int32_t shift_of(const struct job *job, int32_t byte, size_t i, size_t n)
@@ -93,24 +94,69 @@ static void floor_scales(const struct job *job, int32_t byte, struct group_scale
     }
 }
 
+/* Of the scale and that of one shift less the one of less error, for a sub-block of any length. */
+static void search_long(const struct job *job, int32_t byte, size_t i, size_t n, struct group_scale *scale, struct error_sum *total)
+{
+    if (scale->shift > 0) {
+        const struct group_scale less = scale_of(byte, (int32_t)scale->shift - 1);
+        struct error_sum first = new_sum(job), second = new_sum(job);
+        add_error(job, i, n, scale, &first);
+        add_error(job, i, n, &less, &second);
+        if (second.total < first.total) *scale = less;
+    }
+    add_error(job, i, n, scale, total);
+}
+
+/* Sum of the terms of a sub-block. */
+static float sum_of(const float *terms, size_t n)
+{
+    float lanes[CHUNK] = { 0 };
+    for (size_t i = 0; i < n; i++) lanes[i % CHUNK] += terms[i];
+    return chunk_sum(lanes);
+}
+
+/* Error terms of n weights from number i on, sub-blocks under scales with `less` subtracted from their shifts where these are not 0. */
+static void terms_of(const struct job *job, size_t i, size_t n, const struct group_scale *scales, uint32_t less, float *terms)
+{
+    float x[PIECE], values[PIECE];
+    for (size_t k = 0; k < n; k++) {
+        const struct group_scale *scale = &scales[k / job->sub];
+        values[k] = scale->shift >= less ? scale->value * (float)(1u << less) : scale->value;
+    }
+    job->kernels->terms(job->quant->elem, job->quant->rounding, values, new_sum(job).unit, n, flushed(job->x + i, n, x), terms);
+    for (size_t k = 0; job->weight && k < n; k++) terms[k] *= job->weight[i + k];
+}
+
+/* The same for all sub-blocks of n weights at once, n at most PIECE. */
+static void search_short(const struct job *job, int32_t byte, size_t i, size_t n, struct group_scale *scales, struct error_sum *total)
+{
+    float terms[PIECE], less_terms[PIECE];
+    terms_of(job, i, n, scales, 0, terms);
+    terms_of(job, i, n, scales, 1, less_terms);
+    for (size_t k = 0, count; k < n; k += count, scales++) {
+        count = n - k < job->sub ? n - k : job->sub;
+        if (scales->shift == 0 || !(sum_of(less_terms + k, count) < sum_of(terms + k, count))) continue;
+        *scales = scale_of(byte, (int32_t)scales->shift - 1);
+        memcpy(terms + k, less_terms + k, count * sizeof *terms);
+    }
+    for (size_t k = 0; k < n; k++) total->lanes[(i + k) % CHUNK] += terms[k];
+}
+
 /* Scales under a byte, each shift the better of the one of rule floor and one less; returns the error of the group. */
 static float search_scales(const struct job *job, int32_t byte, struct group_scale *scales)
 {
     struct error_sum total = new_sum(job);
-    for (size_t i = 0, n; i < job->n; i += n, scales++) {
-        n = left_in_sub(job, i);
-        const int32_t shift = shift_of(job, byte, i, n);
-        *scales = scale_of(byte, shift);
-        if (shift > 0) {
-            const struct group_scale less = scale_of(byte, shift - 1);
-            struct error_sum first = new_sum(job), second = new_sum(job);
-            add_error(job, i, n, scales, &first);
-            add_error(job, i, n, &less, &second);
-            if (second.total < first.total) *scales = less;
+    floor_scales(job, byte, scales);
+    for (size_t i = 0, n; i < job->n; i += n) {
+        if (job->sub > PIECE) {
+            n = left_in_sub(job, i);
+            search_long(job, byte, i, n, &scales[i / job->sub], &total);
+        } else {
+            n = piece_at(job, i);
+            search_short(job, byte, i, n, &scales[i / job->sub], &total);
         }
-        add_error(job, i, n, scales, &total);
     }
-    return total.total;
+    return chunk_sum(total.lanes);
 }
 
 /* Of the bytes floor, floor + 1, floor - 1 the one of least error. */

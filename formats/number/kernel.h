@@ -51,6 +51,10 @@ struct kernels {
      * of n_scales positive scales. */
     void (*errors)(const struct elem *elem, const float *x, size_t n, const float *scales, size_t n_scales, float unit, float *sums);
 
+    /* Error terms of n weights, each under a scale of its own (values[i] as in struct group_scale), for an integer element without zero point:
+     * differences of weights and decoded weights, times unit, squared. */
+    void (*terms)(const struct elem *elem, enum rounding rounding, const float *values, float unit, size_t n, const float *x, float *terms);
+
     /* MX search with nearest-even in groups of a multiple of 16 weights, none shorter, whose scales are those of rule floor and whose ranges are
      * given: steps[g] is what the best scale adds to the byte. All three candidates must exist. */
     void (*search)(const struct elem *elem, const struct groups *groups, const struct range *ranges, const float *x, int8_t *steps);

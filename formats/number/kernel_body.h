@@ -54,6 +54,54 @@ static KERNEL_TARGET void KERNEL(ranges)(const float *x, size_t n, size_t group,
 
 /* ---- codes ---------------------------------------------------------------------------------------------------------------------- */
 
+/* Weights in units of the scale of a codebook, which is perhaps 0: then the weights are. n is at most RUN, here and below. */
+static inline KERNEL_TARGET void KERNEL(in_levels)(float value, size_t n, const float *restrict x, float *restrict u)
+{
+    const bool none = value == 0.0f;
+    for (size_t i = 0; i < n; i++) u[i] = none ? 0.0f : x[i] / value;
+}
+
+/* The levels by the number of thresholds below u, picked one threshold after the other: no branch and no table look-up, so that compilers make
+ * vectors of it. */
+static inline KERNEL_TARGET void KERNEL(nearest_levels)(const struct codebook *book, size_t n, const float *restrict u, float *restrict level)
+{
+    float above[CODEBOOK_LEVELS], thresholds[CODEBOOK_LEVELS - 1];
+    memcpy(thresholds, book->thresholds, sizeof thresholds);
+    for (size_t k = 0; k < CODEBOOK_LEVELS; k++) above[k] = book->levels[book->codes[k]];
+    for (size_t i = 0; i < n; i++) {
+        float nearest = above[0];
+        for (size_t k = 0; k < CODEBOOK_LEVELS - 1; k++) nearest = u[i] > thresholds[k] ? above[k + 1] : nearest;
+        level[i] = nearest;
+    }
+}
+
+static inline KERNEL_TARGET void KERNEL(nearest_codes)(const struct codebook *book, size_t n, const float *restrict u, int32_t *restrict code)
+{
+    int32_t above[CODEBOOK_LEVELS];
+    float thresholds[CODEBOOK_LEVELS - 1];
+    memcpy(thresholds, book->thresholds, sizeof thresholds);
+    for (size_t k = 0; k < CODEBOOK_LEVELS; k++) above[k] = book->codes[k];
+    for (size_t i = 0; i < n; i++) {
+        int32_t nearest = above[0];
+        for (size_t k = 0; k < CODEBOOK_LEVELS - 1; k++) nearest = u[i] > thresholds[k] ? above[k + 1] : nearest;
+        code[i] = nearest;
+    }
+}
+
+static inline KERNEL_TARGET void KERNEL(encode_levels)(const struct codebook *book, float value, size_t n, const float *restrict x,
+                                                       uint16_t *restrict codes, float *restrict y)
+{
+    float u[RUN], level[RUN];
+    int32_t code[RUN];
+    KERNEL(in_levels)(value, n, x, u);
+    KERNEL(nearest_levels)(book, n, u, level);
+    KERNEL(nearest_codes)(book, n, u, code);
+    for (size_t i = 0; i < n; i++) {
+        codes[i] = (uint16_t)code[i];
+        y[i] = level[i] * value;
+    }
+}
+
 static KERNEL_TARGET void KERNEL(encode)(const struct elem *elem, enum rounding rounding, const struct groups *groups, const float *x,
                                          uint16_t *codes, float *y)
 {
@@ -62,8 +110,12 @@ static KERNEL_TARGET void KERNEL(encode)(const struct elem *elem, enum rounding 
         const struct coding_scale scale = coding_scale_of(&coding, &groups->scales[g]);
         const size_t n = groups->n - i < groups->group ? groups->n - i : groups->group;
         float unwanted[RUN];
-        for (size_t k = 0; k < n; k += RUN)
-            encode_run(&coding, &scale, n - k < RUN ? n - k : RUN, x + i + k, codes + i + k, y ? y + i + k : unwanted);
+        for (size_t k = 0, count; k < n; k += count) {
+            count = n - k < RUN ? n - k : RUN;
+            float *run_y = y ? y + i + k : unwanted;
+            if (coding.book) KERNEL(encode_levels)(coding.book, scale.value, count, x + i + k, codes + i + k, run_y);
+            else encode_run(&coding, &scale, count, x + i + k, codes + i + k, run_y);
+        }
     }
 }
 
@@ -120,12 +172,25 @@ static inline KERNEL_TARGET void KERNEL(add_terms_int)(const struct coding_scale
     for (size_t j = 0; j < CHUNK; j++) lanes[j] += term_int(x[i + j], value, low, high, unit);
 }
 
+static inline KERNEL_TARGET void KERNEL(terms_levels)(const struct codebook *book, float value, float unit, size_t n, const float *restrict x,
+                                                      float *restrict terms)
+{
+    float u[RUN], level[RUN];
+    KERNEL(in_levels)(value, n, x, u);
+    KERNEL(nearest_levels)(book, n, u, level);
+    for (size_t i = 0; i < n; i++) {
+        const float d = (x[i] - level[i] * value) * unit;
+        terms[i] = d * d;
+    }
+}
+
 /* All other cases; weight may be NULL. */
 static inline KERNEL_TARGET void KERNEL(add_terms)(const struct coding *coding, const struct coding_scale *scale, float unit, size_t n,
                                                    const float *x, const float *weight, float lanes[CHUNK])
 {
     float terms[RUN];
-    terms_run(coding, scale, unit, n, x, terms);
+    if (coding->book) KERNEL(terms_levels)(coding->book, scale->value, unit, n, x, terms);
+    else terms_run(coding, scale, unit, n, x, terms);
     for (size_t i = 0; weight && i < n; i++) terms[i] *= weight[i];
     for (size_t i = 0; i < n; i += CHUNK) LANES
     for (size_t j = 0; j < CHUNK; j++) lanes[j] += terms[i + j];
@@ -168,6 +233,20 @@ static KERNEL_TARGET void KERNEL(errors)(const struct elem *elem, const float *x
             lanes[j] += d * d;
         }
         sums[s] = chunk_sum(lanes);
+    }
+}
+
+static KERNEL_TARGET void KERNEL(terms)(const struct elem *elem, enum rounding rounding, const float *restrict values, float unit, size_t n,
+                                        const float *restrict x, float *restrict terms)
+{
+    const float step = exact_exp2(-(int32_t)elem->fraction_bits), low = (float)elem->code_min, high = (float)elem->code_max;
+    if (rounding == ROUND_NEAREST_EVEN) {
+        for (size_t i = 0; i < n; i++) terms[i] = term_int(x[i], values[i] * step, low, high, unit);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const float value = values[i] * step, q = round_to_integer(fminf(fmaxf(x[i] / value, low), high), rounding), d = (x[i] - q * value) * unit;
+        terms[i] = d * d;
     }
 }
 

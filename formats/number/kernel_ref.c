@@ -27,6 +27,7 @@ static const struct kernels portable = {
     .decode = decode_portable,
     .error = error_portable,
     .errors = errors_portable,
+    .terms = terms_portable,
     .search = search_portable,
     .measure = measure_portable,
     .mxfp4_bf16 = mxfp4_bf16_portable,

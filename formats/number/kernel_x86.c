@@ -173,8 +173,8 @@ static AVX2 void search_intrinsics(const struct elem *elem, const struct groups 
 #define SET(level)                                                                                                                                   \
     {                                                                                                                                                \
         .name = #level, .widen_bf16 = widen_bf16_##level, .all_finite = all_finite_##level, .ranges = ranges_##level, .encode = encode_##level,      \
-        .decode = decode_##level, .error = error_##level, .errors = errors_##level, .search = search_intrinsics, .measure = measure_##level,         \
-        .mxfp4_bf16 = mxfp4_bf16_intrinsics, .mxfp4_f32 = mxfp4_f32_intrinsics,                                                                      \
+        .decode = decode_##level, .error = error_##level, .errors = errors_##level, .terms = terms_##level, .search = search_intrinsics,             \
+        .measure = measure_##level, .mxfp4_bf16 = mxfp4_bf16_intrinsics, .mxfp4_f32 = mxfp4_f32_intrinsics,                                          \
     }
 
 static const struct kernels sets[] = { SET(avx2), SET(avx512) };
