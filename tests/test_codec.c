@@ -58,12 +58,41 @@ static const struct sample {
     { "uint4:group=tensor", 263000, 1, true },
     { "uint3:group=channel,rule=mse", 2, 262151, true },
     { "int4:group=channel", 2, 300001, true },
+    { "bfp16", 5, 1003, false },
+    { "bfp24:group=5,rule=search", 3, 400, false },
+    { "bfp10:rounding=up", 2, 262150, false },
+    { "bfp16:kernel=1,group=64", 7, 500, false },
+    { "mx9", 5, 1003, false },
+    { "mx9:group=256", 3, 9001, false },
+    { "mx4:group=6,sub-block=3,shift-bits=2,rule=search", 9, 1000, false },
+    { "mx6:group=1024,sub-block=512,rule=search", 2, 5000, false },
+    { "bfpprime24:group=128,sub-block=1,shift-bits=3", 2, 263000, false },
+    { "mx6:shift-bits=0", 3, 100, false },
+    { "fp8_e4m3", 9, 1000, false },
+    { "fp8_e5m2:group=tensor,rule=mse", 900, 300, true },
+    { "fp6_e2m3:rule=mse", 3, 100, false },
+    { "nf4", 5, 1001, false },
+    { "fp4_bnb:rule=mse,group=33", 3, 200, false },
+    { "iq4nl:group=channel,rule=mse", 2, 262151, true },
+    { "fp8_e4m3:group=128x128", 300, 1000, true },
+    { "fp8_e4m3:group=128x128,rule=mse", 300, 1000, true },
+    { "fp6_e3m2:group=128x128,rule=mse", 2, 263000, true },
+};
+
+/* Stacks of matrices, whose squares do not reach from one to the next. */
+static const struct {
+    struct sample sample;
+    uint64_t n_matrices;
+} stacks[] = {
+    { { "fp4_e2m1:group=128x128,rule=mse,scale=f32", 3 * 140, 260, true }, 3 },
+    { { "fp8_e4m3:group=128x128,rule=mse", 5, 70, true }, 5 },
 };
 
 /* A tensor and everything made of it. */
 struct tensor {
     struct quant quant;
     uint64_t rows, cols;
+    struct shape shape;
     const struct dtype *dtype;
     size_t n;
     float *x; /* as the codec must see it */
@@ -88,11 +117,12 @@ static float draw(uint64_t *seed)
     return kind == 0 ? 0.0f : kind == 1 ? -0.0f : kind == 2 ? sum * 3.7e-6f : sum * 2.3e-7f;
 }
 
-static struct tensor new_tensor(const struct sample *shape, const char *dtype)
+static struct tensor new_tensor(const struct sample *shape, uint64_t n_matrices, const char *dtype)
 {
     struct tensor tensor = {
         .rows = shape->rows, .cols = shape->cols, .dtype = dtype_find(dtype, strlen(dtype)), .n = (size_t)(shape->rows * shape->cols)
     };
+    tensor.shape = (struct shape){ shape->rows, shape->cols, n_matrices };
     struct err err;
     uint64_t seed = shape->cols;
     assert_ok(quant_parse(shape->text, NULL, &tensor.quant, &err));
@@ -101,7 +131,7 @@ static struct tensor new_tensor(const struct sample *shape, const char *dtype)
     for (size_t i = 0; i < tensor.n; i++) tensor.x[i] = draw(&seed);
     tensor.dtype->narrow(tensor.x, tensor.n, tensor.source);
     tensor.dtype->widen(tensor.source, tensor.n, tensor.x);
-    tensor.n_planes = codec_planes(&tensor.quant, &(struct shape){ tensor.rows, tensor.cols, 1 }, tensor.plane);
+    tensor.n_planes = codec_planes(&tensor.quant, &tensor.shape, tensor.plane);
     return tensor;
 }
 
@@ -153,72 +183,116 @@ static void put_field(const struct plane *plane, uint8_t *bytes, uint64_t row, u
     }
 }
 
-static float naive_term(const struct quant *quant, const struct group_scale *scale, float x, float unit)
+/* The code of a weight, and what it stands for. */
+static uint16_t naive_code(const struct quant *quant, const struct group_scale *scale, float x, float *y)
 {
-    const struct elem *elem = quant->format->elem;
+    const struct elem *elem = quant->elem;
+    if (!quant->format->family->integers) {
+        const uint32_t code = elem_encode(elem, scale->value == 0 ? 0.0f : x / scale->value, quant->rounding);
+        *y = elem_decode(elem, code) * scale->value;
+        return (uint16_t)code;
+    }
     double code = rint((double)(x / scale->value)) + scale->zero;
     code = fmin(fmax(code, elem->code_min), elem->code_max);
-    float y = (float)(code - scale->zero) * scale->value;
-    float d = (x - y) * unit;
-    return d * d;
+    *y = (float)(code - scale->zero) * scale->value;
+    return (uint16_t)(int)code;
 }
 
-/* Error of a candidate over n weights that lie in chunks of `chunk` weights. */
-static double naive_error(const struct quant *quant, const struct group_scale *scale, struct range range, const float *x, size_t n, size_t chunk)
+/* Weights first .. first + n - 1 of rows row .. row + n_rows - 1. */
+struct part {
+    uint64_t row, n_rows, first, n;
+};
+
+/* Error of a candidate over a part whose rows, or pieces of a row, lie in different chunks. */
+static double naive_error(const struct tensor *tensor, const struct group_scale *scale, float unit, const struct part *part)
 {
-    float amax = fmaxf(-range.min, range.max), unit = amax > 0 ? ldexpf(1.0f, -ilogbf(amax)) : 1.0f;
+    const struct plane *codes = &tensor->plane[0];
+    uint64_t chunk = UINT64_MAX, i = 0;
+    float lanes[16] = { 0 };
     double sum = 0;
-    for (size_t first = 0; first < n; first += chunk) {
-        float lanes[16] = { 0 };
-        for (size_t i = first; i < n && i < first + chunk; i++) lanes[(i - first) % 16] += naive_term(quant, scale, x[i], unit);
-        for (size_t width = 8; width > 0; width /= 2)
-            for (size_t j = 0; j < width; j++) lanes[j] += lanes[j + width];
-        sum += (double)lanes[0];
-    }
-    return sum;
+    for (uint64_t r = part->row; r < part->row + part->n_rows; r++)
+        for (uint64_t c = part->first; c < part->first + part->n; c++, i++) {
+            const uint64_t here = r / codes->tile_rows * (tensor->cols / codes->tile_cols + 1) + c / codes->tile_cols;
+            if (here != chunk) {
+                for (size_t width = 8; width > 0; width /= 2)
+                    for (size_t j = 0; j < width; j++) lanes[j] += lanes[j + width];
+                sum += (double)lanes[0];
+                memset(lanes, 0, sizeof lanes);
+                chunk = here;
+                i = 0;
+            }
+            float y, x = tensor->x[r * tensor->cols + c];
+            naive_code(&tensor->quant, scale, x, &y);
+            const float d = (x - y) * unit;
+            lanes[i % 16] += d * d;
+        }
+    for (size_t width = 8; width > 0; width /= 2)
+        for (size_t j = 0; j < width; j++) lanes[j] += lanes[j + width];
+    return sum + (double)lanes[0];
 }
 
 /* Scale of a group that reaches over several chunks, by the words of NUMERICS.md 5. */
-static struct group_scale naive_scale(const struct quant *quant, const float *x, size_t n, size_t chunk)
+static struct group_scale naive_scale(const struct tensor *tensor, const struct part *part)
 {
+    const struct quant *quant = &tensor->quant;
     struct range range = { 0, 0 };
     struct group_scale best = { 0 }, candidate;
     double least = HUGE_VAL;
-    for (size_t i = 0; i < n; i++) {
-        range.min = fminf(range.min, x[i]);
-        range.max = fmaxf(range.max, x[i]);
-    }
+    for (uint64_t r = part->row; r < part->row + part->n_rows; r++)
+        for (uint64_t c = part->first; c < part->first + part->n; c++) {
+            range.min = fminf(range.min, tensor->x[r * tensor->cols + c]);
+            range.max = fmaxf(range.max, tensor->x[r * tensor->cols + c]);
+        }
+    const float amax = fmaxf(-range.min, range.max), unit = amax > 0 ? ldexpf(1.0f, -ilogbf(amax)) : 1.0f;
     for (uint32_t i = 0; i < quant->format->family->candidates(quant); i++) {
         if (!quant->format->family->candidate(quant, range, i, &candidate)) continue;
-        double error = naive_error(quant, &candidate, range, x, n, chunk);
+        double error = naive_error(tensor, &candidate, unit, part);
         if (error < least) best = candidate;
         if (error < least) least = error;
     }
     return best;
 }
 
-/* One group, wherever it lies: n weights whose first stands at (row, col), its scale at (scale_row, scale_col). */
-static void naive_group(const struct tensor *tensor, struct planes *planes, uint64_t row, uint64_t col, size_t n, uint64_t scale_row,
-                        uint64_t scale_col, bool spans)
+/* A group whose scale is found over several chunks, or could be; its scale stands at (scale_row, scale_col). */
+static void naive_spanning(const struct tensor *tensor, struct planes *planes, const struct part *part, uint64_t scale_row, uint64_t scale_col)
 {
-    const struct kernels *portable = kernels_at(0);
-    const struct quant *quant = &tensor->quant;
-    const float *x = tensor->x + row * tensor->cols + col;
-    uint16_t *codes = new_bytes(n * sizeof *codes);
-    struct group_scale scale;
-    if (spans) {
-        size_t chunk = (size_t)(tensor->plane[0].tile_cols < tensor->cols ? tensor->plane[0].tile_cols : tensor->plane[0].tile_rows * tensor->cols);
-        scale = naive_scale(quant, x, n, chunk);
-        for (size_t i = 0; i < n; i++) {
-            double code = rint((double)(x[i] / scale.value)) + scale.zero;
-            codes[i] = (uint16_t)(int)fmin(fmax(code, quant->format->elem->code_min), quant->format->elem->code_max);
+    const struct group_scale scale = naive_scale(tensor, part);
+    for (uint64_t r = part->row; r < part->row + part->n_rows; r++)
+        for (uint64_t c = part->first; c < part->first + part->n; c++) {
+            float y;
+            put_field(&tensor->plane[0], planes->bytes[0], r, c, naive_code(&tensor->quant, &scale, tensor->x[r * tensor->cols + c], &y));
         }
-    } else {
-        assert_true(quant_group(quant, portable, x, NULL, n, &scale, codes));
-    }
-    for (size_t i = 0; i < n; i++) put_field(&tensor->plane[0], planes->bytes[0], row + (col + i) / tensor->cols, (col + i) % tensor->cols, codes[i]);
     put_field(&tensor->plane[1], planes->bytes[1], scale_row, scale_col, scale.bits);
     if (tensor->n_planes > 2) put_field(&tensor->plane[2], planes->bytes[2], scale_row, scale_col, (uint64_t)scale.zero);
+}
+
+static void naive_squares(const struct tensor *tensor, struct planes *planes)
+{
+    const uint64_t matrix_rows = tensor->rows / tensor->shape.n_matrices;
+    uint64_t scale_row = 0;
+    for (uint64_t m = 0; m < tensor->rows; m += matrix_rows)
+        for (uint64_t r = 0; r < matrix_rows; r += 128, scale_row++)
+            for (uint64_t c = 0; c < tensor->cols; c += 128) {
+                const struct part part = { m + r, matrix_rows - r < 128 ? matrix_rows - r : 128, c, tensor->cols - c < 128 ? tensor->cols - c : 128 };
+                naive_spanning(tensor, planes, &part, scale_row, c / 128);
+            }
+    assert_int_equal(scale_row, tensor->plane[1].rows);
+}
+
+/* One group alone: n weights whose first stands at (row, col), its scale at (scale_row, scale_col). */
+static void naive_group(const struct tensor *tensor, struct planes *planes, uint64_t row, uint64_t col, size_t n, uint64_t scale_row,
+                        uint64_t scale_col)
+{
+    const struct quant *quant = &tensor->quant;
+    uint16_t *codes = new_bytes(n * sizeof *codes);
+    struct group_scale scales[SUB_BLOCKS_MAX];
+    assert_true(quant_group(quant, kernels_at(0), tensor->x + row * tensor->cols + col, NULL, n, scales, codes));
+    for (size_t i = 0; i < n; i++) put_field(&tensor->plane[0], planes->bytes[0], row + (col + i) / tensor->cols, (col + i) % tensor->cols, codes[i]);
+    put_field(&tensor->plane[1], planes->bytes[1], scale_row, scale_col, scales[0].bits);
+    if (quant->sub_block)
+        for (size_t i = 0; i * quant->sub_block < n; i++)
+            put_field(&tensor->plane[2], planes->bytes[2], scale_row, col / quant->sub_block + i, scales[i].shift);
+    else if (tensor->n_planes > 2) put_field(&tensor->plane[2], planes->bytes[2], scale_row, scale_col, (uint64_t)scales[0].zero);
     free(codes);
 }
 
@@ -226,15 +300,22 @@ static struct planes naive_planes(const struct tensor *tensor, bool spans)
 {
     struct planes planes = new_planes(tensor);
     for (uint32_t i = 0; i < tensor->n_planes; i++) memset(planes.bytes[i], 0, (size_t)plane_nbytes(&tensor->plane[i]));
+    if (tensor->quant.group_kind == GROUP_SQUARE) {
+        naive_squares(tensor, &planes);
+        return planes;
+    }
     if (tensor->quant.group_kind == GROUP_TENSOR) {
-        naive_group(tensor, &planes, 0, 0, tensor->n, 0, 0, spans);
+        const struct part all = { 0, tensor->rows, 0, tensor->cols };
+        if (spans) naive_spanning(tensor, &planes, &all, 0, 0);
+        else naive_group(tensor, &planes, 0, 0, tensor->n, 0, 0);
         return planes;
     }
     const uint64_t group = quant_group_len(&tensor->quant, tensor->cols);
     for (uint64_t row = 0; row < tensor->rows; row++)
         for (uint64_t col = 0; col < tensor->cols; col += group) {
             uint64_t n = group < tensor->cols - col ? group : tensor->cols - col;
-            naive_group(tensor, &planes, row, col, (size_t)n, row, col / group, spans);
+            if (spans) naive_spanning(tensor, &planes, &(struct part){ row, 1, col, n }, row, col / group);
+            else naive_group(tensor, &planes, row, col, (size_t)n, row, col / group);
         }
     return planes;
 }
@@ -247,55 +328,66 @@ static struct codec_tile tile_at(const struct tensor *tensor, const struct plane
     struct codec_tile tile = { .source = tensor->source + (at.row * tensor->cols + at.col) * tensor->dtype->bits / 8,
                                .dtype = tensor->dtype,
                                .n_rows = at.n_rows,
-                               .n_cols = at.n_cols };
+                               .n_cols = at.n_cols,
+                               .first_row = at.row,
+                               .first_col = at.col,
+                               .matrix_rows = shape_matrix_rows(&tensor->shape) };
     for (uint32_t i = 0; i < tensor->n_planes; i++)
         if (planes->bytes[i] && plane_tile_count(&tensor->plane[i]) == plane_tile_count(&tensor->plane[0]))
             tile.planes[i] = planes->bytes[i] + plane_tile_offset(&tensor->plane[i], index);
     return tile;
 }
 
-/* Observes tiles first .. first + count - 1 of one group and stores its scale as field number index. */
-static struct group_scale observe(const struct tensor *tensor, const struct kernels *kernels, const struct codec_scratch *scratch, uint64_t first,
-                                  uint64_t count)
+/* Scales of all groups, from all tiles in order; the caller frees them. */
+static struct group_scale *observe(const struct tensor *tensor, const struct kernels *kernels, const struct codec_scratch *scratch)
 {
+    const struct quant *quant = &tensor->quant;
+    const size_t n = (size_t)(tensor->plane[1].rows * tensor->plane[1].cols);
     struct planes none = { { NULL } };
-    struct range range = { 0, 0 }, part;
-    struct group_scale scale;
-    struct codec_fault fault;
-    double errors[CANDIDATES_MAX] = { 0 }, tile_errors[CANDIDATES_MAX];
-    for (uint64_t i = first; i < first + count; i++) {
-        struct codec_tile tile = tile_at(tensor, &none, i);
-        assert_true(codec_observe_range(kernels, &tile, scratch, &part, &fault));
-        range = (struct range){ fminf(range.min, part.min), fmaxf(range.max, part.max) };
-    }
-    for (uint64_t i = first; i < first + count; i++) {
-        struct codec_tile tile = tile_at(tensor, &none, i);
-        codec_observe_errors(&tensor->quant, kernels, &tile, scratch, range, tile_errors);
-        for (size_t k = 0; k < CANDIDATES_MAX; k++) errors[k] += tile_errors[k];
-    }
-    assert_true(quant_choose(&tensor->quant, range, errors, &scale));
-    return scale;
+    struct range *ranges = calloc(n, sizeof *ranges);
+    double(*errors)[CANDIDATES_MAX] = calloc(n, sizeof *errors), part_errors[CANDIDATES_MAX];
+    struct group_scale *scales = calloc(n, sizeof *scales);
+    for (int pass = 0; pass < 2; pass++)
+        for (uint64_t i = 0; i < plane_tile_count(&tensor->plane[0]); i++) {
+            const struct codec_tile tile = tile_at(tensor, &none, i);
+            const struct tile place = plane_tile(&tensor->plane[0], i);
+            struct codec_piece piece = { 0 };
+            while (codec_next_piece(quant, &tensor->shape, &place, &piece)) {
+                const struct codec_tile part = codec_part(&tile, &piece.at);
+                struct codec_fault fault;
+                struct range range;
+                const size_t g = (size_t)piece.group;
+                if (pass == 0) {
+                    assert_true(codec_observe_range(kernels, &part, scratch, &range, &fault));
+                    range_add(&ranges[g], range);
+                    continue;
+                }
+                codec_observe_errors(quant, kernels, &part, scratch, ranges[g], part_errors);
+                for (size_t k = 0; k < CANDIDATES_MAX; k++) errors[g][k] += part_errors[k];
+                assert_true(quant_choose(quant, ranges[g], errors[g], &scales[g]));
+            }
+        }
+    free(ranges);
+    free(errors);
+    return scales;
 }
 
 static void run(const struct tensor *tensor, const struct kernels *kernels, size_t n_scratch, struct planes *planes, struct measure *measure)
 {
     struct codec_scratch scratch = new_scratch(n_scratch);
-    struct group_scale scales[2];
+    struct group_scale *given = NULL;
     struct codec_fault fault;
-    const bool spans = codec_spans(&tensor->quant, tensor->rows, tensor->cols);
-    const uint64_t n_tiles = plane_tile_count(&tensor->plane[0]), n_groups = spans ? tensor->plane[1].rows : 1, tiles_a_group = n_tiles / n_groups;
-    for (uint64_t g = 0; spans && g < n_groups; g++) scales[g] = observe(tensor, kernels, &scratch, g * tiles_a_group, tiles_a_group);
-    for (uint64_t i = 0; i < n_tiles; i++) {
+    if (codec_spans(&tensor->quant, tensor->rows, tensor->cols)) given = observe(tensor, kernels, &scratch);
+    for (uint64_t i = 0; i < plane_tile_count(&tensor->plane[0]); i++) {
         struct codec_tile tile = tile_at(tensor, planes, i);
-        if (spans) tile.given = &scales[i / tiles_a_group];
+        tile.given = given;
+        tile.given_cols = tensor->plane[1].cols;
         tile.measure = measure;
         assert_true(codec_encode(&tensor->quant, kernels, &tile, &scratch, &fault));
         assert_int_equal(fault.kind, CODEC_FINE);
     }
-    for (uint64_t g = 0; spans && g < n_groups; g++) {
-        layout_store_scales(&tensor->quant, &scales[g], 1, planes->bytes[1] + g * plane_row_nbytes(&tensor->plane[1]));
-        if (tensor->n_planes > 2) layout_store_sides(&tensor->quant, &scales[g], 1, planes->bytes[2] + g * plane_row_nbytes(&tensor->plane[2]));
-    }
+    if (given) codec_store_whole(&tensor->quant, &tensor->shape, given, NULL, planes->bytes);
+    free(given);
     free_scratch(&scratch);
 }
 
@@ -315,7 +407,7 @@ static void check_decoded(const struct tensor *tensor, const struct kernels *ker
     float *y = new_bytes((size_t)tensor->cols * sizeof *y), *piece = new_bytes((size_t)tensor->cols * sizeof *piece);
     struct measure sums = { .n = tensor->n };
     for (uint64_t row = 0; row < tensor->rows; row++) {
-        uint64_t scale_row = tensor->quant.group_kind == GROUP_TENSOR ? 0 : row;
+        const uint64_t scale_row = quant_scale_row(&tensor->quant, shape_matrix_rows(&tensor->shape), row);
         const uint8_t *const streams[CODEC_PLANES_MAX] = {
             planes->bytes[0] + row * plane_row_nbytes(&tensor->plane[0]), planes->bytes[1] + scale_row * plane_row_nbytes(&tensor->plane[1]),
             tensor->n_planes > 2 ? planes->bytes[2] + scale_row * plane_row_nbytes(&tensor->plane[2]) : NULL, NULL
@@ -344,9 +436,9 @@ static void check_decoded(const struct tensor *tensor, const struct kernels *ker
     free(piece);
 }
 
-static void check_shape(const struct sample *shape, const char *dtype)
+static void check_shape(const struct sample *shape, uint64_t n_matrices, const char *dtype)
 {
-    struct tensor tensor = new_tensor(shape, dtype);
+    struct tensor tensor = new_tensor(shape, n_matrices, dtype);
     struct measure first = { 0 };
     assert_int_equal(codec_spans(&tensor.quant, tensor.rows, tensor.cols), shape->spans);
     struct planes want = naive_planes(&tensor, shape->spans);
@@ -372,7 +464,8 @@ static void test_shapes(void **state)
     static const char *const dtypes[] = { "BF16", "F32", "F16" };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (size_t d = 0; d < 3; d++)
-            if (d == 0 || shapes[i].rows * shapes[i].cols < 100000) check_shape(&shapes[i], dtypes[d]);
+            if (d == 0 || shapes[i].rows * shapes[i].cols < 100000) check_shape(&shapes[i], 1, dtypes[d]);
+    for (size_t i = 0; i < sizeof stacks / sizeof stacks[0]; i++) check_shape(&stacks[i].sample, stacks[i].n_matrices, dtypes[0]);
 }
 
 /* ---- geometry ------------------------------------------------------------------------------------------------------------------- */
@@ -383,6 +476,8 @@ static const struct {
 } geometries[] = {
     { "mxfp4", 5, 172, { 1524, 172 }, { 5, 6 }, { 1524, 6 } },
     { "mxfp4", 2, 300000, { 1, 262144 }, { 2, 9375 }, { 1, 8192 } },
+    { "fp8_e4m3:group=128x128", 300, 1000, { 262, 1000 }, { 3, 8 }, { 3, 8 } },
+    { "fp8_e4m3:group=128x128", 3, 300000, { 1, 262144 }, { 1, 2344 }, { 1, 2344 } },
     { "mxfp4:group=5", 2, 300000, { 1, 262120 }, { 2, 60000 }, { 1, 52424 } },
     { "mxfp4:group=32768", 1, 600000, { 1, 262144 }, { 1, 19 }, { 1, 8 } },
     { "int4:group=channel", 300, 1000, { 262, 1000 }, { 300, 1 }, { 262, 1 } },
@@ -438,6 +533,13 @@ static const struct {
     { "int8:scale=f16", "F32", 5, 300, 4, 299, 9e6f, NONFINITE_ERROR, CODEC_SCALE_OVERFLOW, 256, 0, -1 },
     { "int8:scale=f16", "F32", 1, 100000, 0, 99999, 9e6f, NONFINITE_ERROR, CODEC_SCALE_OVERFLOW, 99968, 0, -1 },
     { "int8:scale=f16,group=tensor", "F32", 5, 300, 4, 299, 9e6f, NONFINITE_ERROR, CODEC_SCALE_OVERFLOW, 0, 0, -1 },
+    { "bfp16", "F32", 9, 96, 7, 5, -INFINITY, NONFINITE_CLAMP, CODEC_FINE, 0, 0, 0x81 },
+    { "bfp16:kernel=1", "F32", 9, 96, 7, 5, -INFINITY, NONFINITE_CLAMP, CODEC_FINE, 0, 0, 0x80 },
+    { "mxint8:negative-end=full", "F32", 9, 96, 7, 5, INFINITY, NONFINITE_CLAMP, CODEC_FINE, 0, 0, 0x7F },
+    { "nf4", "F32", 9, 96, 7, 5, -INFINITY, NONFINITE_CLAMP, CODEC_FINE, 0, 0, 0x0 },
+    { "fp8_e4m3", "F32", 9, 96, 7, 5, -INFINITY, NONFINITE_CLAMP, CODEC_FINE, 0, 0, 0xFE },
+    { "fp6_e2m3:scale=f16", "F32", 1, 100000, 0, 99999, 9e6f, NONFINITE_ERROR, CODEC_SCALE_OVERFLOW, 99968, 0, -1 },
+    { "iq4nl", "F32", 1, 100000, 0, 99999, 9e7f, NONFINITE_ERROR, CODEC_SCALE_OVERFLOW, 99968, 0, -1 },
     { "uint8:scale=f16,group=channel,rule=mse", "F32", 5, 300, 4, 299, 9e7f, NONFINITE_ERROR, CODEC_SCALE_OVERFLOW, 0, 0, -1 },
 };
 
@@ -452,7 +554,7 @@ static void set_field(const struct plane *plane, uint8_t *bytes, uint64_t row, u
 static void check_bad(size_t index, const struct kernels *kernels)
 {
     const struct sample shape = { bads[index].text, bads[index].rows, bads[index].cols, false };
-    struct tensor tensor = new_tensor(&shape, bads[index].dtype);
+    struct tensor tensor = new_tensor(&shape, 1, bads[index].dtype);
     size_t at = (size_t)(bads[index].row * tensor.cols + bads[index].col);
     tensor.dtype->narrow(&bads[index].bad, 1, tensor.source + at * tensor.dtype->bits / 8);
     tensor.x[at] = bads[index].instead;

@@ -30,9 +30,9 @@ THRESHOLDS = {
 def defaults(fmt, rule=None, kernel=None):
     """Parameters of a format on groups of 16, f32 scales."""
     if fmt in PRIME_FORMATS:
-        return BlockParams(16, rule or "search", PLAIN, None, {"sub_block": 2, "shift_bits": 1})
+        return BlockParams(16, rule or "floor", PLAIN, None, {"sub_block": 2, "shift_bits": 1})
     if fmt in BFP_FORMATS:
-        return BlockParams(16, rule or "search", PLAIN, None, {} if kernel is None else {"kernel": kernel})
+        return BlockParams(16, rule or "floor", PLAIN, None, {} if kernel is None else {"kernel": kernel})
     if fmt in ("f16", "bf16"):
         return BlockParams(None, None, PLAIN, None, {})
     if fmt == "nvfp4":
