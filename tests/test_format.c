@@ -80,6 +80,12 @@ static const struct {
     { "int8", { .group = "channel", .scale = "f32", .rule = "mse", .rounding = "truncate" }, "\"channel\"", SCALE_F32, RULE_MSE, ROUND_TRUNCATE },
     { "int8:group=32,group=64", { .group = "channel" }, "64", SCALE_BF16, RULE_ABSMAX, ROUND_NEAREST_EVEN }, /* the last one counts */
     { "mxfp4", { .group = "channel", .scale = "f16", .rule = "mse", .where_valid = true }, "32", SCALE_E8M0, RULE_SEARCH, ROUND_NEAREST_EVEN },
+    { "bfp16", { 0 }, "8", SCALE_E8M0, RULE_FLOOR, ROUND_NEAREST_EVEN },
+    { "mx6:group=32,sub-block=4,shift-bits=3", { 0 }, "32", SCALE_E8M0, RULE_FLOOR, ROUND_NEAREST_EVEN },
+    { "mx4:group=5,shift-bits=0", { 0 }, "5", SCALE_E8M0, RULE_FLOOR, ROUND_NEAREST_EVEN }, /* without shifts there are no sub-blocks */
+    { "fp8_e4m3", { 0 }, "\"channel\"", SCALE_F32, RULE_ABSMAX, ROUND_NEAREST_EVEN },
+    { "fp8_e4m3", { .group = "128x128", .half_range = "int_max", .where_valid = true }, "\"128x128\"", SCALE_F32, RULE_ABSMAX, ROUND_NEAREST_EVEN },
+    { "iq4nl:rule=mse,scale=bf16", { 0 }, "32", SCALE_BF16, RULE_MSE, ROUND_NEAREST_EVEN },
     { "mxfp4", { .group = "64", .scale = "f16", .rule = "even", .where_valid = true }, "64", SCALE_E8M0, RULE_EVEN, ROUND_NEAREST_EVEN },
 };
 
@@ -121,6 +127,24 @@ static const struct {
     { "mxfp4:group=tensor", { 0 }, { "mxfp4", "fixed size", "tensor" } },
     { "mxfp4:scale=bf16", { 0 }, { "mxfp4", "'bf16'", "e8m0" } },
     { "int4:tensor-scale=none", { 0 }, { "int4", "no scale of a matrix" } },
+    { "bfp16:kernel=2", { 0 }, { "'2'", "0, 1" } },
+    { "bfp15:kernel=1", { 0 }, { "bfp15", "kernel" } },
+    { "mxint8:kernel=1", { 0 }, { "mxint8", "kernel" } },
+    { "mxint8:negative-end=both", { 0 }, { "'both'", "symmetric, full" } },
+    { "mxfp4:negative-end=full", { 0 }, { "mxfp4", "negative-end" } },
+    { "mx9:sub-block=0", { 0 }, { "'0'", "1 to 32768" } },
+    { "mx9:sub-block=2x", { 0 }, { "'2x'", "1 to 32768" } },
+    { "mx9:shift-bits=4", { 0 }, { "'4'", "0 to 3" } },
+    { "mx9:group=5", { 0 }, { "sub-blocks of 2", "group of 5" } },
+    { "mx9:group=258", { 0 }, { "more than 128 sub-blocks" } },
+    { "bfp16:shift-bits=1", { 0 }, { "bfp16", "no sub-blocks" } },
+    { "bfp16:group=128x128", { 0 }, { "bfp16", "fixed size", "128x128" } },
+    { "int4:group=128x128", { 0 }, { "int4", "channel or tensor", "128x128" } },
+    { "nf4:rounding=up", { 0 }, { "nf4", "'up'" } },
+    { "nf4:rule=search", { 0 }, { "nf4", "absmax, mse" } },
+    { "uint4:half-range=int_max", { 0 }, { "uint4", "no half range" } },
+    { "int4:half-range=full", { 0 }, { "'full'", "half, int_max" } },
+    { "mxfp4", { .half_range = "int_max" }, { "mxfp4", "no half range" } },
     { "nvfp4:tensor-scale=row", { 0 }, { "'row'", "tensor, none" } },
     { "q4_k:group=32", { 0 }, { "q4_k", "groups of 256" } },
     { "q4_k:rounding=up", { 0 }, { "q4_k", "'up'" } },
@@ -286,6 +310,28 @@ static void test_search_wins(void **state)
     }
 }
 
+/* The largest weight on the largest code, or half a code beyond it. */
+static void test_half_range(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        float scale;
+        int codes[3];
+    } cases[] = { { "int4:scale=f32", 14.0f / 7.5f, { 7, -7, 1 } }, { "int4:scale=f32,half-range=int_max", 2.0f, { 7, -7, 0 } } };
+    const float x[] = { 14.0f, -13.5f, 1.0f };
+    for (size_t i = 0; i < 2; i++) {
+        struct err err;
+        struct quant quant;
+        struct group_scale scale;
+        uint16_t codes[3];
+        assert_ok(quant_parse(cases[i].text, NULL, &quant, &err));
+        assert_true(quant_group(&quant, kernels_select(NULL), x, NULL, 3, &scale, codes));
+        assert_true(scale.value == cases[i].scale);
+        for (size_t k = 0; k < 3; k++) assert_int_equal((codes[k] ^ 8) - 8, cases[i].codes[k]);
+    }
+}
+
 /* Left-out candidates never win; of equal errors the first does. */
 static void test_choose(void **state)
 {
@@ -312,6 +358,7 @@ int main(void)
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows),        cmocka_unit_test(test_accepted),
                                         cmocka_unit_test(test_refused),     cmocka_unit_test(test_every_parameter),
                                         cmocka_unit_test(test_group_sizes), cmocka_unit_test(test_quality),
-                                        cmocka_unit_test(test_search_wins), cmocka_unit_test(test_choose) };
+                                        cmocka_unit_test(test_search_wins), cmocka_unit_test(test_choose),
+                                        cmocka_unit_test(test_half_range) };
     return cmocka_run_group_tests(tests, make_sample, NULL);
 }

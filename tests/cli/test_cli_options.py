@@ -7,7 +7,7 @@ import unittest
 from cli_support import COMMANDS, CliTest, FORMATS, GGUF_FORMATS, TINY, read_bytes, run, skip_aloud, small_tensors, write_bytes, write_folder, write_model
 
 COMMON = {"threads", "max-ram", "json", "quiet", "progress"}
-PLANS = {"in", "out", "format", "group-size", "scale-rule", "scale-dtype", "rounding", "rule", "keep", "recipe", "nonfinite", "compress", "split-max-size", "align", "force", "nvfp4-scale", "no-fallback", "allow-requantize", "gguf-file-type"}
+PLANS = {"in", "out", "format", "group-size", "scale-rule", "scale-dtype", "rounding", "half-range", "rule", "keep", "recipe", "nonfinite", "compress", "split-max-size", "align", "force", "nvfp4-scale", "no-fallback", "allow-requantize", "gguf-file-type"}
 OPTIONS = {
     "convert": COMMON | PLANS | {"measure"},
     "plan": COMMON | PLANS,
@@ -17,7 +17,7 @@ OPTIONS = {
     "compare": COMMON | {"in", "against"},
     "extract": COMMON | {"out", "dtype", "raw", "force"},
     "formats": COMMON,
-    "bench": COMMON | {"nvfp4-scale", "format", "group-size", "scale-rule", "scale-dtype", "rounding", "seconds"},
+    "bench": COMMON | {"nvfp4-scale", "format", "group-size", "scale-rule", "scale-dtype", "rounding", "half-range", "seconds"},
 }
 
 
@@ -234,11 +234,12 @@ class Output(CliTest):
         self.assertEqual(back["written_nbytes"], os.path.getsize(self.path("y.safetensors")))
         self.assertEqual(set(self.ok_json("extract", "x.llmq", "model.norm.weight")), {"out", "tensors", "written_nbytes", "seconds"})
         formats = self.ok_json("formats")["formats"]
-        self.assertEqual([f["name"] for f in formats if f["family"] not in ("ggml", "nvfp4")], list(FORMATS))
+        self.assertEqual([f["name"] for f in formats if f["family"] in ("mx", "affine")], list(FORMATS))
+        self.assertEqual({f["family"] for f in formats}, {"mx", "affine", "bfp", "bfp-prime", "float", "codebook", "nvfp4", "ggml"})
         self.assertEqual([f["name"] for f in formats if f["family"] == "ggml"], list(GGUF_FORMATS))
         for f in formats:
-            self.assertEqual(set(f), {"name", "family", "element", "gguf_type", "bits", "bits_per_weight", "group", "channel", "tensor", "zero_point", "scale_dtypes", "scale_rules",
-                                      "default_scale_rule", "default_scale_dtype", "summary"})
+            self.assertEqual(set(f), {"name", "family", "element", "gguf_type", "bits", "bits_per_weight", "group", "channel", "tensor", "128x128", "zero_point", "sub_block", "shift_bits", "scale_dtypes",
+                                      "scale_rules",                                      "default_scale_rule", "default_scale_dtype", "summary"})
         bench = self.ok_json("bench", "--format", "mxfp4:rule=floor", "--seconds", "1")
         self.assertEqual(set(bench), {"input", "results"})
         for r in bench["results"]:
