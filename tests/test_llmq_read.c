@@ -451,6 +451,42 @@ static void image_edit(struct image *image, const char *after, const char *from,
     image->n_text = image->n_text + n_to - n_from;
 }
 
+#define LEVELS_5 "\"00000000\",\"00000000\",\"00000000\",\"00000000\",\"00000000\""
+#define LEVELS_15 LEVELS_5 "," LEVELS_5 "," LEVELS_5
+
+/* A plane of zeros made one of shifts, as bfp-prime has them: three edits make a good beginning, the fourth lies. */
+static void test_lying_shifts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *to, *part;
+    } cases[] = {
+        { "\"group\":32", "sub_block" },
+        { "\"group\":32,\"sub_block\":0", "sub_block is 0" },
+        { "\"group\":32,\"sub_block\":40000", "sub_block is 40000" },
+        { "\"group\":32,\"sub_block\":16", "shifts of 4 bits for sub-blocks of 16" },
+        { "\"group\":\"channel\",\"sub_block\":16", "shifts of 4 bits" },
+    };
+    char *dir = temp_dir();
+    const char *path = temp_path(dir, "m.llmq"), *lie = temp_path(dir, "lie.llmq");
+    struct model *model = small_model(true);
+    write_model(model, path, COMPRESS_NONE);
+    model_free(model);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct image image = image_load(path);
+        image_edit(&image, "formats", "\"family\":\"affine\"", "\"family\":\"bfp-prime\"");
+        image_edit(&image, "formats", "\"zero_point\":true", "\"zero_point\":false");
+        image_edit(&image, "down", "\"name\":\"zeros\"", "\"name\":\"shifts\"");
+        image_edit(&image, "down", "\"group\":32", cases[i].to);
+        image_write(&image, lie);
+        image_free(&image);
+        err.text[0] = '\0';
+        if (verify(lie, &err) == OK) fail_msg("case %zu (%s) accepted", i, cases[i].to);
+        if (!strstr(err.text, cases[i].part)) fail_msg("case %zu (%s): '%s' lacks '%s'", i, cases[i].to, err.text, cases[i].part);
+    }
+    temp_dir_remove(dir);
+}
+
 static void test_lying_index(void **state)
 {
     (void)state;
@@ -491,6 +527,15 @@ static void test_lying_index(void **state)
         { "down", "\"group\":32", "\"group\":40000", "group is 40000" },
         { "down", "\"group\":32", "\"group\":\"row\"", "group is 'row'" },
         { "down", "\"group\":32", "\"group\":\"tensor\"", "plane 'scales' is" },
+        { "down", "\"group\":32", "\"group\":\"128x128\"", "plane 'scales' is" },
+        { "formats", "\"family\":\"affine\"", "\"family\":\"codebook\"", "levels are not 16" },
+        { "formats", "\"family\":\"affine\"", "\"family\":\"codebook\",\"levels\":[\"3f800000\"]", "levels are not 16" },
+        { "formats", "\"family\":\"affine\"", "\"family\":\"codebook\",\"levels\":[" LEVELS_15 ",\"7f800000\"]", "levels are not 16 finite" },
+        { "formats", "\"family\":\"affine\"", "\"family\":\"codebook\",\"levels\":[" LEVELS_15 ",\"3F800000\"]", "levels are not 16 finite" },
+        { "formats", "\"family\":\"affine\"", "\"family\":\"codebook\",\"levels\":[" LEVELS_15 ",1]", "levels are not 16 finite" },
+        { "formats", "\"family\":\"affine\"", "\"family\":\"codebook\",\"levels\":[" LEVELS_15 ",\"00000000\",\"00000000\"]", "levels are not 16" },
+        { "formats", "\"family\":\"affine\"", "\"family\":\"codebook\",\"levels\":[" LEVELS_15 ",\"00000000\"]", "no such element or zero point" },
+        { "formats", "\"family\":\"affine\"", "\"family\":\"bfp-prime\"", "no such element or zero point" },
         { "down", "\"axis\":1", "\"axis\":0", "not along the last" },
         { "down", "\"scale\":\"bf16\"", "\"scale\":\"f32\"", "plane 'scales' is" },
         { "down", "\"name\":\"codes\"", "\"name\":\"scales\"", "not 'codes'" },
@@ -1063,12 +1108,12 @@ int main(void)
 {
     (void)no_dims;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kept_dtypes),   cmocka_unit_test(test_planes),    cmocka_unit_test(test_split_planes),
-        cmocka_unit_test(test_metadata),      cmocka_unit_test(test_flips),     cmocka_unit_test(test_cuts),
-        cmocka_unit_test(test_lying_index),   cmocka_unit_test(test_tolerated), cmocka_unit_test(test_lying_table),
-        cmocka_unit_test(test_lying_ends),    cmocka_unit_test(test_bombs),     cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_twice),         cmocka_unit_test(test_many),      cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_failing_reads),
+        cmocka_unit_test(test_kept_dtypes), cmocka_unit_test(test_planes),        cmocka_unit_test(test_split_planes),
+        cmocka_unit_test(test_metadata),    cmocka_unit_test(test_flips),         cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_lying_index), cmocka_unit_test(test_lying_shifts),  cmocka_unit_test(test_tolerated),
+        cmocka_unit_test(test_lying_table), cmocka_unit_test(test_lying_ends),    cmocka_unit_test(test_bombs),
+        cmocka_unit_test(test_shards),      cmocka_unit_test(test_twice),         cmocka_unit_test(test_many),
+        cmocka_unit_test(test_threads),     cmocka_unit_test(test_failing_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
