@@ -138,10 +138,13 @@ static enum status describe_fault(struct pipeline *pipeline, size_t i, const str
 
 /* ---- observe passes ------------------------------------------------------------------------------------------------------------- */
 
+/* Passes: ranges of groups; candidate errors of groups; ranges of matrices. */
+enum pass { OBSERVE_RANGES, OBSERVE_ERRORS, OBSERVE_MATRICES };
+
 /* State of the pass over one spanning tensor; errors are folded in ticket order. */
 struct observing {
     size_t entry;
-    enum observe_pass { OBSERVE_RANGES, OBSERVE_ERRORS, OBSERVE_MATRICES } pass; /* of groups; candidate errors of groups; ranges of matrices */
+    enum pass pass;
     struct range *ranges; /* per group or matrix */
     struct error_total *totals; /* of the groups that lie side by side */
     size_t n_totals;
@@ -258,7 +261,7 @@ static enum status observe_job(void *context, unsigned worker_index, const struc
     return OK;
 }
 
-static enum status observe_pass(struct pipeline *pipeline, enum observe_pass pass, struct err *err)
+static enum status observe_pass(struct pipeline *pipeline, enum pass pass, struct err *err)
 {
     struct observing *observing = pipeline->observing;
     observing->pass = pass;

@@ -10,38 +10,49 @@
 
 #include <string.h>
 
-#define BLOCK(m)                                                                                                                                     \
+#define FLOAT(name_, exp_, man_, bias_, special_, emax_, max_)                                                                                       \
     {                                                                                                                                                \
-        "block_m" #m, ELEM_SIGNED, 1 + m, 0, 0, 0, ELEM_NO_SPECIAL, m - 1, 1 - (1 << m), (1 << m) - 1, 0,                                            \
-            (float)((1 << m) - 1) / (float)(1 << (m - 1))                                                                                            \
+        .name = name_, .kind = ELEM_FLOAT, .bits = 1 + exp_ + man_, .exp_bits = exp_, .man_bits = man_, .bias = bias_, .special = special_,          \
+        .emax = emax_, .max = max_                                                                                                                   \
     }
-
+#define SIGNED(name_, bits_, fraction_, low, high, emax_)                                                                                            \
+    {                                                                                                                                                \
+        .name = name_, .kind = ELEM_SIGNED, .bits = bits_, .fraction_bits = fraction_, .code_min = low, .code_max = high, .emax = emax_,             \
+        .max = (float)(high) / (float)(1 << (fraction_))                                                                                             \
+    }
+#define UNSIGNED(name_, bits_, emax_)                                                                                                                \
+    {                                                                                                                                                \
+        .name = name_, .kind = ELEM_UNSIGNED, .bits = bits_, .code_max = (1 << bits_) - 1, .emax = emax_, .max = (float)((1 << bits_) - 1)           \
+    }
+#define BLOCK(m) SIGNED("block_m" #m, 1 + m, m - 1, 1 - (1 << m), (1 << m) - 1, 0)
 #define LEVELS(name_, emax_, max_)                                                                                                                   \
     {                                                                                                                                                \
         .name = #name_, .kind = ELEM_CODEBOOK, .bits = 4, .emax = emax_, .max = max_, .book = &codebook_##name_                                      \
     }
 
+/* clang-format off */
 const struct elem elem_rows[ELEM_ID_COUNT] = {
-    [ELEM_E2M1] = { "e2m1", ELEM_FLOAT, 4, 2, 1, 1, ELEM_NO_SPECIAL, 0, 0, 0, 2, 6.0f },
-    [ELEM_E2M3] = { "e2m3", ELEM_FLOAT, 6, 2, 3, 1, ELEM_NO_SPECIAL, 0, 0, 0, 2, 7.5f },
-    [ELEM_E3M2] = { "e3m2", ELEM_FLOAT, 6, 3, 2, 3, ELEM_NO_SPECIAL, 0, 0, 0, 4, 28.0f },
-    [ELEM_E4M3] = { "e4m3", ELEM_FLOAT, 8, 4, 3, 7, ELEM_NAN_ONLY, 0, 0, 0, 8, 448.0f },
-    [ELEM_E5M2] = { "e5m2", ELEM_FLOAT, 8, 5, 2, 15, ELEM_IEEE, 0, 0, 0, 15, 57344.0f },
-    [ELEM_MXINT8] = { "mxint8", ELEM_SIGNED, 8, 0, 0, 0, ELEM_NO_SPECIAL, 6, -127, 127, 0, 127.0f / 64.0f },
-    [ELEM_INT2] = { "int2", ELEM_SIGNED, 2, 0, 0, 0, ELEM_NO_SPECIAL, 0, -2, 1, 0, 1.0f },
-    [ELEM_INT3] = { "int3", ELEM_SIGNED, 3, 0, 0, 0, ELEM_NO_SPECIAL, 0, -4, 3, 1, 3.0f },
-    [ELEM_INT4] = { "int4", ELEM_SIGNED, 4, 0, 0, 0, ELEM_NO_SPECIAL, 0, -8, 7, 2, 7.0f },
-    [ELEM_INT5] = { "int5", ELEM_SIGNED, 5, 0, 0, 0, ELEM_NO_SPECIAL, 0, -16, 15, 3, 15.0f },
-    [ELEM_INT6] = { "int6", ELEM_SIGNED, 6, 0, 0, 0, ELEM_NO_SPECIAL, 0, -32, 31, 4, 31.0f },
-    [ELEM_INT7] = { "int7", ELEM_SIGNED, 7, 0, 0, 0, ELEM_NO_SPECIAL, 0, -64, 63, 5, 63.0f },
-    [ELEM_INT8] = { "int8", ELEM_SIGNED, 8, 0, 0, 0, ELEM_NO_SPECIAL, 0, -128, 127, 6, 127.0f },
-    [ELEM_UINT2] = { "uint2", ELEM_UNSIGNED, 2, 0, 0, 0, ELEM_NO_SPECIAL, 0, 0, 3, 1, 3.0f },
-    [ELEM_UINT3] = { "uint3", ELEM_UNSIGNED, 3, 0, 0, 0, ELEM_NO_SPECIAL, 0, 0, 7, 2, 7.0f },
-    [ELEM_UINT4] = { "uint4", ELEM_UNSIGNED, 4, 0, 0, 0, ELEM_NO_SPECIAL, 0, 0, 15, 3, 15.0f },
-    [ELEM_UINT5] = { "uint5", ELEM_UNSIGNED, 5, 0, 0, 0, ELEM_NO_SPECIAL, 0, 0, 31, 4, 31.0f },
-    [ELEM_UINT6] = { "uint6", ELEM_UNSIGNED, 6, 0, 0, 0, ELEM_NO_SPECIAL, 0, 0, 63, 5, 63.0f },
-    [ELEM_UINT7] = { "uint7", ELEM_UNSIGNED, 7, 0, 0, 0, ELEM_NO_SPECIAL, 0, 0, 127, 6, 127.0f },
-    [ELEM_UINT8] = { "uint8", ELEM_UNSIGNED, 8, 0, 0, 0, ELEM_NO_SPECIAL, 0, 0, 255, 7, 255.0f },
+    [ELEM_E2M1] = FLOAT("e2m1", 2, 1, 1, ELEM_NO_SPECIAL, 2, 6.0f),
+    [ELEM_E2M3] = FLOAT("e2m3", 2, 3, 1, ELEM_NO_SPECIAL, 2, 7.5f),
+    [ELEM_E3M2] = FLOAT("e3m2", 3, 2, 3, ELEM_NO_SPECIAL, 4, 28.0f),
+    [ELEM_E4M3] = FLOAT("e4m3", 4, 3, 7, ELEM_NAN_ONLY, 8, 448.0f),
+    [ELEM_E5M2] = FLOAT("e5m2", 5, 2, 15, ELEM_IEEE, 15, 57344.0f),
+    [ELEM_MXINT8] = SIGNED("mxint8", 8, 6, -127, 127, 0),
+    [ELEM_INT2] = SIGNED("int2", 2, 0, -2, 1, 0),
+    [ELEM_INT3] = SIGNED("int3", 3, 0, -4, 3, 1),
+    [ELEM_INT4] = SIGNED("int4", 4, 0, -8, 7, 2),
+    [ELEM_INT5] = SIGNED("int5", 5, 0, -16, 15, 3),
+    [ELEM_INT6] = SIGNED("int6", 6, 0, -32, 31, 4),
+    [ELEM_INT7] = SIGNED("int7", 7, 0, -64, 63, 5),
+    [ELEM_INT8] = SIGNED("int8", 8, 0, -128, 127, 6),
+    [ELEM_UINT2] = UNSIGNED("uint2", 2, 1),
+    [ELEM_UINT3] = UNSIGNED("uint3", 3, 2),
+    [ELEM_UINT4] = UNSIGNED("uint4", 4, 3),
+    [ELEM_UINT5] = UNSIGNED("uint5", 5, 4),
+    [ELEM_UINT6] = UNSIGNED("uint6", 6, 5),
+    [ELEM_UINT7] = UNSIGNED("uint7", 7, 6),
+    [ELEM_UINT8] = UNSIGNED("uint8", 8, 7),
+    [ELEM_MXINT8_FULL] = SIGNED("mxint8_full", 8, 6, -128, 127, 0),
     [ELEM_BLOCK_M1] = BLOCK(1),
     [ELEM_BLOCK_M2] = BLOCK(2),
     [ELEM_BLOCK_M3] = BLOCK(3),
@@ -59,8 +70,8 @@ const struct elem elem_rows[ELEM_ID_COUNT] = {
     [ELEM_NF4] = LEVELS(nf4, 0, 1.0f),
     [ELEM_FP4_BNB] = LEVELS(fp4_bnb, 0, 1.0f),
     [ELEM_IQ4NL] = LEVELS(iq4nl, 6, 113.0f),
-    [ELEM_MXINT8_FULL] = { "mxint8_full", ELEM_SIGNED, 8, 0, 0, 0, ELEM_NO_SPECIAL, 6, -128, 127, 0, 127.0f / 64.0f },
 };
+/* clang-format on */
 
 size_t elem_count(void)
 {
