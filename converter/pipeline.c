@@ -25,8 +25,6 @@ struct error_total {
     double sums[CANDIDATES_MAX];
 };
 
-enum { HELD_NBYTES = 1 << 20 }; /* of observed scales that wait for their tensors to be encoded */
-
 struct worker {
     uint8_t *source; /* tiles of a job as read */
     uint8_t *planes[OUT_PLANES_MAX]; /* packed tiles of a job, plane by plane */
@@ -525,7 +523,7 @@ static enum status observe_some(struct pipeline *pipeline, size_t first, size_t 
     enum status status = OK;
     for (*end = first; *end < plan->n_tensors && !status; ++*end) {
         held += observed_nbytes(plan, *end);
-        if (held > HELD_NBYTES && *end > first) break;
+        if (held > PLAN_HELD_NBYTES && *end > first) break;
         if (plan_tile_count(plan, *end)) status = observe_tensor(pipeline, *end, err);
     }
     return status;

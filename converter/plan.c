@@ -1,7 +1,7 @@
 /* plan.c: builds the plan.
  *
  * Drawing: open -> refuse what is already quantised -> (scan, for --nonfinite keep) -> decide every tensor -> planes -> sizes -> memory.
- * Formula of memory: program + workers * (source tiles + plane tiles + scratch + writer's own + stack), tiles a job the largest power of two that
+ * Formula of memory: program + observed scales + workers * (source tiles + plane tiles + scratch + writer's own + stack), tiles a job the largest power of two that
  * fits, at most 16.
  * Why this way: see plan.h.
  * Corner cases: no tensor quantised is an error; the output's name is made from the input's; a folder's config.json is read for signs of
@@ -247,7 +247,8 @@ static enum status plan_carry(struct plan *plan, size_t i, struct err *err)
     *quant = *tensor->quant;
     quant->format = format_find(tensor->quant->format->name);
     quant->elem = quant->format ? quant->format->elem : NULL;
-    if (!quant->format) return err_set(err, ERR_UNSUPPORTED, "tensor '%s' has format %s, which is none of llmq's own", name, tensor->format);
+    if (!quant->format || !facts_same(quant->format, tensor->quant->format))
+        return err_set(err, ERR_UNSUPPORTED, "tensor '%s' has format %s, which is none of llmq's own", name, tensor->format);
     quant->blocks = plan->writer->blocks || quant->format->family->blocks;
     enum status status = check_blocks(quant, &entry->shape, err);
     if (status) return err_wrap(err, status, "tensor '%s' (another --format with --allow-requantize would quantise it again)", name);
@@ -276,6 +277,14 @@ static size_t open_groups(const struct plan_entry *entry)
     return quant->group_kind == GROUP_SQUARE ? (size_t)((tile.n_rows > 1 ? 2 : 1) * quant_groups_per_row(quant, tile.n_cols)) : 1;
 }
 
+/* Bytes that the pipeline holds while it finds the scales of groups over several tiles: ranges and scales of one tensor, scales of some others. */
+static uint64_t observed_nbytes(const struct plan_entry *entry)
+{
+    const struct quant *quant = &entry->verdict.quant;
+    const uint64_t n_rows = quant_scale_rows(quant, entry->shape.rows, shape_matrix_rows(&entry->shape));
+    return n_rows * quant_groups_per_row(quant, entry->shape.cols) * (sizeof(struct range) + sizeof(struct group_scale)) + PLAN_HELD_NBYTES;
+}
+
 static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
 {
     struct plan_entry *entry = &plan->entries[i];
@@ -287,6 +296,7 @@ static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
     entry->source = (struct plane){ "data", tile_read_dtype(tensor)->bits, entry->shape.rows, entry->shape.cols, 0, 0 };
     codec_tile_shape(quant, &entry->shape, &entry->source.tile_rows, &entry->source.tile_cols);
     plan->n_open_groups = (size_t)size_max(plan->n_open_groups, open_groups(entry));
+    if (entry->spans) plan->observed_nbytes = size_max(plan->observed_nbytes, observed_nbytes(entry));
     entry->n_reads = 1u + quant->tensor_scale + (entry->spans ? family->candidates(quant) > 1 ? 2u : 1u : 0u);
     plan->scratch_weights = (size_t)size_max(plan->scratch_weights, codec_scratch_weights(quant, entry->shape.rows, entry->shape.cols));
     return plan_planes(plan, i, quant, err);
@@ -386,8 +396,9 @@ uint64_t plan_tile_count(const struct plan *plan, size_t index)
 
 static bool same_coding(const struct quant *a, const struct quant *b)
 {
-    return strcmp(a->format->name, b->format->name) == 0 && a->group_kind == b->group_kind && a->group == b->group && a->scale == b->scale &&
-           a->sub_block == b->sub_block && a->shift_bits == b->shift_bits && a->tensor_scale == b->tensor_scale;
+    return strcmp(a->format->name, b->format->name) == 0 && facts_same(a->format, b->format) && a->group_kind == b->group_kind &&
+           a->group == b->group && a->scale == b->scale && a->sub_block == b->sub_block && a->shift_bits == b->shift_bits &&
+           a->tensor_scale == b->tensor_scale;
 }
 
 /* Sets quant to its fallback as long as rows of cols weights do not fit. */
@@ -492,7 +503,7 @@ static enum status size_with(struct plan *plan, unsigned n_workers, uint32_t til
     if (status) return status;
     uint64_t worker = tiles_per_job * (plan->source_tile_nbytes + plan->planes_tile_nbytes) + plan->scratch_weights * 10 +
                       plan->n_open_groups * OPEN_GROUP_NBYTES + plan->size.worker_nbytes + THREAD_NBYTES;
-    plan->ram_nbytes = PROGRAM_NBYTES + n_workers * worker;
+    plan->ram_nbytes = PROGRAM_NBYTES + plan->observed_nbytes + n_workers * worker;
     return OK;
 }
 

@@ -47,6 +47,8 @@ struct plan_entry {
     char group[16]; /* JSON text */
 };
 
+#define PLAN_HELD_NBYTES (1u << 17) /* of observed scales that wait for their tensors to be encoded */
+
 struct plan {
     struct container *container;
     const struct writer_ops *writer;
@@ -66,6 +68,7 @@ struct plan {
     uint64_t max_ram, ram_nbytes; /* budget; what the plan needs, without the index */
     uint64_t index_nbytes; /* memory for what is held of every tensor, beside the budget */
     size_t scratch_weights; /* of one worker */
+    uint64_t observed_nbytes; /* held while scales of groups over several tiles are found and wait to be used */
     size_t n_open_groups; /* groups that one tile may end in the middle of, where they are searched */
     uint64_t source_tile_nbytes, planes_tile_nbytes; /* largest of one tile */
     /* totals */

@@ -16,6 +16,7 @@
 #include "base/size.h"
 #include "container/llmq_read.h"
 #include "container/shown.h"
+#include "layout/facts.h"
 
 /* ---- the object ----------------------------------------------------------------------------------------------------------------- */
 
@@ -34,16 +35,6 @@ enum llmq_status llmq_quant_open(const char *text, struct llmq_quant **out, stru
     return api_status(status);
 }
 
-static bool same_facts(const struct format *a, const struct format *b)
-{
-    const struct elem *x = a->elem, *y = b->elem;
-    if (a->family != b->family) return false;
-    if (a->family->blocks) return a->block == b->block;
-    if (a->family->levels) return memcmp(x->book->levels, y->book->levels, sizeof x->book->levels) == 0;
-    return a->family == b->family && a->zero_point == b->zero_point && x->kind == y->kind && x->bits == y->bits && x->exp_bits == y->exp_bits &&
-           x->man_bits == y->man_bits && x->bias == y->bias && x->special == y->special && x->fraction_bits == y->fraction_bits;
-}
-
 enum llmq_status llmq_quant_of_tensor(const struct llmq_model *model, size_t index, struct llmq_quant **out, struct llmq_error *error)
 {
     struct err *err = api_err(error);
@@ -55,7 +46,7 @@ enum llmq_status llmq_quant_of_tensor(const struct llmq_model *model, size_t ind
     if (!info.format) return api_status(err_set(err, ERR_USAGE, "tensor '%s' is kept, not quantised", shown_str(info.name).text));
     const struct llmq_entry *entry = llmq_entry_of(model->container, index);
     const struct format *format = format_find(info.format);
-    if (!entry->decodable || !format || !same_facts(format, entry->quant.format) || !(format->scale_types >> entry->quant.scale & 1))
+    if (!entry->decodable || !format || !facts_same(format, entry->quant.format) || !(format->scale_types >> entry->quant.scale & 1))
         return api_status(err_set(err, ERR_UNSUPPORTED, "tensor '%s' has format '%s', which is none of this library's own", shown_str(info.name).text,
                                   shown_str(info.format).text));
     status = llmq_quant_open(format->name, out, error);

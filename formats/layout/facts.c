@@ -41,6 +41,16 @@ void facts_write(const struct format *format, struct text *out)
     text_add(out, "\"zero_point\":%s}", format->zero_point ? "true" : "false");
 }
 
+bool facts_same(const struct format *a, const struct format *b)
+{
+    const struct elem *x = a->elem, *y = b->elem;
+    if (a->family != b->family) return false;
+    if (a->family->blocks) return a->block == b->block;
+    if (a->family->levels) return memcmp(x->book->levels, y->book->levels, sizeof x->book->levels) == 0;
+    return a->zero_point == b->zero_point && x->kind == y->kind && x->bits == y->bits && x->exp_bits == y->exp_bits && x->man_bits == y->man_bits &&
+           x->bias == y->bias && x->special == y->special && x->fraction_bits == y->fraction_bits;
+}
+
 static enum status read_float_element(const cJSON *facts, struct elem *elem, struct err *err)
 {
     uint32_t bias = 0;

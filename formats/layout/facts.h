@@ -15,6 +15,9 @@
 
 void facts_write(const struct format *format, struct text *out);
 
+/* True when codes of the two stand for the same numbers: all that is written but names. */
+bool facts_same(const struct format *a, const struct format *b);
+
 /* What the reverse fills: the members point at each other. */
 struct facts {
     struct format format; /* what decoding needs of it; block stays NULL for a type of blocks that is unknown here */
