@@ -23,6 +23,7 @@ static struct quant quant_of(const char *text, bool blocks)
 {
     struct quant quant;
     assert_ok(quant_parse(text, NULL, &quant, &err));
+    if (blocks && strcmp(quant.format->family->name, "bfp") == 0) quant.group = 32;
     quant.blocks = blocks;
     quant.tensor_scale = false;
     return quant;

@@ -96,31 +96,6 @@ static size_t nvfp4_search(const struct quant *quant, const struct kernels *kern
     return count;
 }
 
-/* All candidates of a group at once, group after group. */
-static size_t nvfp4_search(const struct quant *quant, const struct kernels *kernels, const struct range *ranges, const float *x, size_t n,
-                           size_t group, struct group_scale *scales)
-{
-    enum { CANDIDATES = sizeof candidates / sizeof candidates[0] };
-    if (quant->rule != RULE_SEARCH || quant->rounding != ROUND_NEAREST_EVEN || group % 16 != 0) return 0;
-    const size_t count = n / group < SEARCH_GROUPS ? n / group : SEARCH_GROUPS;
-    for (size_t g = 0; g < count; g++, x += group) {
-        if (is_too_large(quant, ranges[g])) return g;
-        const int32_t sixth = byte_of(range_amax(ranges[g]), 6.0f), fourth = byte_of(range_amax(ranges[g]), 4.0f);
-        int32_t bytes[CANDIDATES];
-        float values[CANDIDATES], sums[CANDIDATES];
-        size_t n_found = 0, best = 0;
-        for (size_t k = 0; k < CANDIDATES; k++) {
-            bytes[n_found] = (candidates[k].divisor == 6.0f ? sixth : fourth) + candidates[k].step;
-            values[n_found] = value_of(bytes[n_found]);
-            n_found += bytes[n_found] >= LOWEST && bytes[n_found] <= HIGHEST;
-        }
-        kernels->errors(quant->format->elem, x, group, values, n_found, unit_of(ranges[g]), sums);
-        for (size_t k = 1; k < n_found; k++) best = sums[k] < sums[best] ? k : best;
-        scales[g] = scale_of(bytes[best]);
-    }
-    return count;
-}
-
 /* amax / (6 * 448): the block with the largest weight then has the largest byte. Rounded down where 6 * 448 * g would overflow. */
 static float nvfp4_tensor_scale(struct range range)
 {

@@ -11,16 +11,11 @@
 
 #include <string.h>
 
-static float range_amax(struct range range)
-{
-    return -range.min > range.max ? -range.min : range.max;
-}
-
 bool observe_mx_scale(const struct elem *elem, enum scale_rule rule, struct range range, struct group_scale *scale)
 {
     const struct family *family = family_find("mx");
     for (size_t i = 0; i < format_count(); i++) {
-        const struct quant quant = { .format = format_at(i), .rule = rule };
+        const struct quant quant = { .format = format_at(i), .elem = elem, .rule = rule };
         if (quant.format->family == family && quant.format->elem == elem) return family->candidate(&quant, range, 0, scale);
     }
     return false;
