@@ -167,7 +167,7 @@ static void free_planes(struct planes *planes)
     free(planes->zeros);
 }
 
-/* Each group alone: fields of the planes as FORMAT.md 3.2 says, one scale a group; only for groups within a row. */
+/* Each group alone: fields of the planes as FORMAT.md 3.2 says; only for groups within a row. */
 static struct planes reference_planes(const char *text, const float *x, uint64_t rows, uint64_t cols, const struct llmq_quant *public, float *y)
 {
     struct planes planes = new_planes(public, rows, cols);
@@ -175,21 +175,26 @@ static struct planes reference_planes(const char *text, const float *x, uint64_t
     struct err err;
     assert_ok(quant_parse(text, NULL, &quant, &err));
     uint64_t groups = quant_groups_per_row(&quant, cols), length = quant_group_len(&quant, cols);
-    uint16_t *codes = new_bytes(cols * 2), *zeros = new_bytes(groups * 2);
+    const size_t unit = quant.sub_block ? quant.sub_block : (size_t)length, n_sides = (size_t)((cols + unit - 1) / unit);
+    uint16_t *codes = new_bytes(cols * 2), *sides = new_bytes(n_sides * 2);
     for (uint64_t r = 0; r < rows; r++) {
         for (uint64_t g = 0; g < groups; g++) {
-            struct group_scale scale;
+            struct group_scale scales[SUB_BLOCKS_MAX];
             size_t at = (size_t)(g * length), n = (size_t)(cols - at < length ? cols - at : length);
-            assert_true(quant_group(&quant, kernels_at(0), x + r * cols + at, NULL, n, &scale, codes + at));
-            for (size_t k = at; k < at + n; k++) y[r * cols + k] = (elem_decode(quant.format->elem, codes[k]) - (float)scale.zero) * scale.value;
-            zeros[g] = (uint16_t)scale.zero;
-            memcpy(planes.scales + r * planes.sizes.scales_row + g * scale_type_bits(quant.scale) / 8, &scale.bits, scale_type_bits(quant.scale) / 8);
+            assert_true(quant_group(&quant, kernels_at(0), x + r * cols + at, NULL, n, scales, codes + at));
+            for (size_t k = at; k < at + n; k++) {
+                const struct group_scale *scale = &scales[(k - at) / unit];
+                y[r * cols + k] = (elem_decode(quant.elem, codes[k]) - (float)scale->zero) * scale->value;
+                sides[k / unit] = (uint16_t)(quant.sub_block ? (int32_t)scale->shift : scale->zero);
+            }
+            memcpy(planes.scales + r * planes.sizes.scales_row + g * scale_type_bits(quant.scale) / 8, &scales[0].bits,
+                   scale_type_bits(quant.scale) / 8);
         }
-        pack_bits(codes, (size_t)cols, quant.format->elem->bits, planes.codes + r * planes.sizes.codes_row);
-        if (planes.zeros) pack_bits(zeros, (size_t)groups, quant.format->elem->bits, planes.zeros + r * planes.sizes.zeros_row);
+        pack_bits(codes, (size_t)cols, quant.elem->bits, planes.codes + r * planes.sizes.codes_row);
+        if (planes.zeros) pack_bits(sides, n_sides, quant_side_bits(&quant), planes.zeros + r * planes.sizes.zeros_row);
     }
     free(codes);
-    free(zeros);
+    free(sides);
     return planes;
 }
 
@@ -213,6 +218,11 @@ static void test_quantise(void **state)
         { "uint7:group=48,scale=f16", 2, 270000 },
         { "int6:group=32768", 1, 300000 },
         { "int4", 1, 1 },
+        { "bfp24:rule=search", 3, 50 },
+        { "mx6", 3, 77 },
+        { "mx4:group=24,sub-block=3,shift-bits=3,rule=search", 2, 270000 },
+        { "fp8_e4m3", 4, 70 },
+        { "nf4:rule=mse", 3, 100 },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const uint64_t rows = cases[i].rows, cols = cases[i].cols, half = rows / 2;
@@ -236,6 +246,42 @@ static void test_quantise(void **state)
         free_planes(&got);
         llmq_quant_close(quant);
     }
+}
+
+/* A matrix of squares in one call: each square is the group of its weights, row by row. */
+static void test_squares(void **state)
+{
+    (void)state;
+    enum { ROWS = 131, COLS = 300 };
+    struct llmq_quant *public = new_quant("fp8_e4m3:group=128x128,rule=mse");
+    struct quant quant;
+    struct err err;
+    assert_ok(quant_parse("fp8_e4m3:group=128x128,rule=mse", NULL, &quant, &err));
+    float *x = new_weights(ROWS * COLS, 9), *back = new_bytes(ROWS * COLS * sizeof *back), *square = new_bytes(128 * 128 * sizeof *square);
+    uint16_t *codes = new_bytes(128 * 128 * sizeof *codes);
+    struct planes got = new_planes(public, ROWS, COLS);
+    assert_true(got.sizes.scales == 2 * 3 * 4 && got.sizes.scales_row == 3 * 4 && got.sizes.codes == ROWS * COLS && got.sizes.zeros == 0);
+    assert_done(llmq_quantise_rows(public, x, ROWS, COLS, got.codes, got.scales, NULL, &error));
+    assert_done(llmq_dequantise_rows(public, got.codes, got.scales, NULL, ROWS, COLS, back, &error));
+    for (size_t row = 0; row < ROWS; row += 128)
+        for (size_t col = 0; col < COLS; col += 128) {
+            const size_t n_rows = ROWS - row < 128 ? ROWS - row : 128, n_cols = COLS - col < 128 ? COLS - col : 128;
+            struct group_scale scale;
+            for (size_t i = 0; i < n_rows * n_cols; i++) square[i] = x[(row + i / n_cols) * COLS + col + i % n_cols];
+            assert_true(quant_group(&quant, kernels_at(0), square, NULL, n_rows * n_cols, &scale, codes));
+            assert_memory_equal(got.scales + (row / 128 * 3 + col / 128) * 4, &scale.bits, 4);
+            for (size_t i = 0; i < n_rows * n_cols; i++) {
+                const size_t at = (row + i / n_cols) * COLS + col + i % n_cols;
+                assert_int_equal(got.codes[at], codes[i]);
+                assert_true(back[at] == elem_decode(quant.elem, codes[i]) * scale.value);
+            }
+        }
+    free(x);
+    free(back);
+    free(square);
+    free(codes);
+    free_planes(&got);
+    llmq_quant_close(public);
 }
 
 static void test_quantise_refusals(void **state)
@@ -1101,6 +1147,7 @@ int main(void)
         cmocka_unit_test(test_quant_open),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_quantise),
+        cmocka_unit_test(test_squares),
         cmocka_unit_test(test_quantise_refusals),
         cmocka_unit_test(test_write_read),
         cmocka_unit_test(test_split),
