@@ -35,6 +35,7 @@ static const struct command commands[] = {
     { "extract", CMD_EXTRACT, cmd_extract, "FILE.llmq NAME... [--out PATH] [--raw]", "take single tensors or stored files out of a container" },
     { "formats", CMD_FORMATS, cmd_formats, "[--json]", "list the number formats" },
     { "bench", CMD_BENCH, cmd_bench, "[--format FORMAT] [--json]", "measure the kernels, GB/s of BF16 input" },
+    { "stats", CMD_STATS, cmd_stats, "show|merge|convert FILE... [--out OUT]", "show, merge and convert activation statistics (imatrix, act_scales)" },
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

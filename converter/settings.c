@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WRITES (CMD_CONVERT | CMD_DEQUANTIZE | CMD_EXTRACT)
+#define WRITES (CMD_CONVERT | CMD_DEQUANTIZE | CMD_EXTRACT | CMD_STATS)
 #define PLANS (CMD_CONVERT | CMD_PLAN)
 
 const struct setting settings_table[SET_COUNT] = {

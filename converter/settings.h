@@ -28,7 +28,8 @@ enum command_bit {
     CMD_EXTRACT = 1 << 6,
     CMD_FORMATS = 1 << 7,
     CMD_BENCH = 1 << 8,
-    CMD_ALL = (1 << 9) - 1
+    CMD_STATS = 1 << 9,
+    CMD_ALL = (1 << 10) - 1
 };
 
 enum setting_id {
