@@ -109,10 +109,10 @@ static void text_entry(const struct stats_entry *entry, const struct view *view)
 static void text_head(const char *path, const struct stats_kind *kind, const struct stats_set *set)
 {
     char shown[97];
-    printf("%s: %s, %zu entries", path, kind->name, set->n_entries);
-    if (set->n_aliases) printf(", %zu aliases", set->n_aliases);
+    printf("%s: %s, %zu %s", path, kind->name, set->n_entries, set->n_entries == 1 ? "entry" : "entries");
+    if (set->n_aliases) printf(", %zu %s", set->n_aliases, set->n_aliases == 1 ? "alias" : "aliases");
     if (set->chunk_count != UINT64_MAX) printf(", %llu chunks", (unsigned long long)set->chunk_count);
-    if (set->chunk_size) printf(" of %llu tokens", (unsigned long long)set->chunk_size);
+    if (set->chunk_count != UINT64_MAX && set->chunk_size) printf(" of %llu tokens", (unsigned long long)set->chunk_size);
     for (size_t i = 0; i < set->n_datasets; i++) printf("%s%s", i ? ", " : "; from ", show_name(set->datasets[i], shown, 96));
     printf("\n");
 }
