@@ -18,6 +18,7 @@
 struct group {
     char *name;
     uint32_t n_experts; /* 0: one whole entry */
+    size_t taken_at; /* of expert 0 in is_taken */
     size_t first; /* entry */
     bool is_done;
 };
@@ -34,6 +35,7 @@ struct renaming {
     struct group *groups;
     size_t n_groups;
     struct name_table names;
+    bool *is_taken; /* of place k of all stacks, one behind the other */
     struct member *members; /* of entry i of from */
     size_t *places; /* entry of to of group i */
 };
@@ -76,6 +78,29 @@ static enum status join_group(struct renaming *r, size_t entry, const char *name
     return OK;
 }
 
+/* Refuses two entries for one expert. */
+static enum status check_experts(struct renaming *r, struct err *err)
+{
+    size_t n = 0;
+    for (size_t g = 0; g < r->n_groups; g++) {
+        r->groups[g].taken_at = n;
+        n += r->groups[g].n_experts; /* at most EXPERTS_MAX each */
+    }
+    r->is_taken = calloc(n + 1, sizeof *r->is_taken);
+    if (!r->is_taken) return no_memory(err);
+    for (size_t i = 0; i < r->from->n_entries; i++) {
+        const struct member *member = &r->members[i];
+        const struct group *group = &r->groups[member->group];
+        if (member->expert == NAME_NONE) continue;
+        bool *taken = &r->is_taken[group->taken_at + member->expert];
+        if (*taken)
+            return err_set(err, ERR_DATA, "'%s' is expert %u of '%s', which is there already", shown_str(r->from->entries[i].name).text, member->expert,
+                           shown_str(group->name).text);
+        *taken = true;
+    }
+    return OK;
+}
+
 static enum status make_groups(struct renaming *r, struct err *err)
 {
     enum status status = OK;
@@ -88,7 +113,7 @@ static enum status make_groups(struct renaming *r, struct err *err)
         r->renamed->n_renamed += strcmp(name, r->from->entries[i].name) != 0;
         status = join_group(r, i, name, expert, err);
     }
-    return status;
+    return status == OK ? check_experts(r, err) : status;
 }
 
 /* ---- stacks ----------------------------------------------------------------------------------------------------------------------- */
@@ -204,6 +229,7 @@ enum status stats_to_gguf_names(struct stats_set *set, const struct name_map *ma
     for (size_t i = 0; i < r.n_groups; i++) free(r.groups[i].name);
     name_table_free(&r.names);
     free(r.groups);
+    free(r.is_taken);
     free(r.members);
     free(r.places);
     free(fields);
