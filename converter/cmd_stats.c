@@ -225,6 +225,24 @@ static enum status run_show(struct app *app, const char *const *paths, size_t n,
 
 /* ---- merge and convert ------------------------------------------------------------------------------------------------------------ */
 
+/* Divides the stacks that have one row into --experts matrices; without the option says how many there are, where that matters. */
+static enum status split_stacks(struct app *app, const struct name_map *map, bool matters, struct stats_set *set, struct err *err)
+{
+    uint64_t n_experts = settings_number(&app->settings, SET_EXPERTS), n_flat = 0;
+    for (size_t i = 0; i < set->n_entries; i++) {
+        struct name_place place;
+        if (set->entries[i].n_mat != 1 || !name_map_find(map, set->entries[i].name, &place)) continue;
+        if (place.expert != NAME_NONE || !name_map_is_stack(map, place.rule)) continue;
+        n_flat++;
+        enum status status = n_experts ? stats_split(set, i, n_experts, err) : OK;
+        if (status != OK) return status;
+    }
+    if (n_experts && !n_flat) return err_set(err, ERR_USAGE, "--experts %llu: no stack of experts has one row", (unsigned long long)n_experts);
+    if (n_flat && !n_experts && matters)
+        app_note(app, "%llu stacks of experts have one row, as in .dat files; llama.cpp wants matrices: --experts N", (unsigned long long)n_flat);
+    return OK;
+}
+
 /* Kinds other than llmq's own are read by tools that know GGUF names only. */
 static enum status rename_for(struct app *app, const struct stats_kind *kind, struct stats_set **set, struct err *err)
 {
@@ -232,13 +250,15 @@ static enum status rename_for(struct app *app, const struct stats_kind *kind, st
     struct name_map *map = NULL;
     struct stats_set *renamed = NULL;
     struct stats_renamed done = { 0 };
-    if (kind == &stats_kind_safetensors) return OK;
+    bool keeps_names = kind == &stats_kind_safetensors;
+    if (keeps_names && !settings_given(&app->settings, SET_EXPERTS)) return OK;
     enum status status = app_config_path(app, "names.yaml", &path, err);
     if (status == OK) status = name_map_open(app->io, path, &map, err);
-    if (status == OK) status = stats_to_gguf_names(*set, map, &renamed, &done, err);
+    if (status == OK) status = split_stacks(app, map, kind == &stats_kind_imatrix_gguf, *set, err);
+    if (status == OK && !keeps_names) status = stats_to_gguf_names(*set, map, &renamed, &done, err);
     name_map_close(map);
     free(path);
-    if (status != OK) return status;
+    if (status != OK || keeps_names) return status;
     stats_close(*set);
     *set = renamed;
     if (done.n_renamed) app_note(app, "%llu names became GGUF names", (unsigned long long)done.n_renamed);
@@ -336,8 +356,8 @@ enum status cmd_stats(struct app *app, struct err *err)
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
         if (strcmp(settings->arguments[0], verbs[i].name) != 0) continue;
         if (settings->n_arguments < 2) return err_set(err, ERR_USAGE, "which file?");
-        if (!verbs[i].writes && (settings_given(settings, SET_OUT) || settings_flag(settings, SET_FORCE)))
-            return err_set(err, ERR_USAGE, "stats %s writes nothing; --out and --force do not belong to it", verbs[i].name);
+        if (!verbs[i].writes && (settings_given(settings, SET_OUT) || settings_given(settings, SET_EXPERTS) || settings_flag(settings, SET_FORCE)))
+            return err_set(err, ERR_USAGE, "stats %s writes nothing; --out, --force and --experts do not belong to it", verbs[i].name);
         return verbs[i].run(app, settings->arguments + 1, settings->n_arguments - 1, err);
     }
     return err_set(err, ERR_USAGE, "'%s' is none of show, merge, convert", show_name(settings->arguments[0], shown, 64));

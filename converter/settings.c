@@ -65,6 +65,8 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_TENSORS] = { "tensors", SETTING_FLAG, NULL, NULL, 0, 0, CMD_INSPECT, false, "list every tensor" },
     [SET_SCAN] = { "scan", SETTING_FLAG, NULL, NULL, 0, 0, CMD_INSPECT, false, "read all weights: NaN, Inf, zeros, ranges per tensor" },
     [SET_SECONDS] = { "seconds", SETTING_COUNT, "N", "1", 1, 60, CMD_BENCH, false, "time spent on each measurement" },
+    [SET_EXPERTS] = { "experts", SETTING_COUNT, "N", NULL, 1, 1 << 20, CMD_STATS, false,
+                      "experts of a stack that a legacy imatrix has side by side in one row, so that they become matrices" },
     [SET_THREADS] = { "threads", SETTING_COUNT, "N", "0", 0, 1024, CMD_ALL, true, "worker threads; 0: one per processor" },
     [SET_MAX_RAM] = { "max-ram", SETTING_BYTES, "SIZE", "32M", 8u << 20, UINT64_MAX, CMD_ALL, true,
                       "memory to stay under, besides the index of tensors; at least 8M" },

@@ -59,6 +59,7 @@ enum setting_id {
     SET_TENSORS,
     SET_SCAN,
     SET_SECONDS,
+    SET_EXPERTS,
     SET_THREADS,
     SET_MAX_RAM,
     SET_FORCE,

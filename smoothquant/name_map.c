@@ -24,6 +24,7 @@ struct rule {
     const char *gguf; /* pattern, of the document */
     const char *input; /* NULL: shares with none */
     bool has_layer;
+    bool is_stack; /* has names of single experts */
 };
 
 struct template
@@ -136,6 +137,11 @@ bool name_map_gguf(const struct name_map *map, const struct name_place *place, c
     return n >= 0 && (size_t)n < out_size;
 }
 
+bool name_map_is_stack(const struct name_map *map, uint32_t rule)
+{
+    return map->rules[rule].is_stack;
+}
+
 uint32_t name_map_sibling(const struct name_map *map, uint32_t rule, uint32_t after)
 {
     const char *input = map->rules[rule].input;
@@ -243,7 +249,8 @@ static enum status read_rule(struct name_map *map, const struct yaml_node *node,
     status = yaml_expect(map->doc, gguf, YAML_SCALAR_VALUE, err);
     if (status == OK && input) status = yaml_expect(map->doc, input, YAML_SCALAR_VALUE, err);
     if (status != OK) return status;
-    map->rules[map->n_rules++] = (struct rule){ gguf->value, input ? input->value : NULL, strstr(gguf->value, "{n}") != NULL };
+    map->rules[map->n_rules++] =
+        (struct rule){ gguf->value, input ? input->value : NULL, strstr(gguf->value, "{n}") != NULL, yaml_get(node, "experts") != NULL };
     status = add_pattern(map, gguf, rule, false, NULL, err);
     if (status == OK) status = add_patterns(map, yaml_get(node, "hf"), rule, false, prefixes, err);
     if (status == OK) status = add_patterns(map, yaml_get(node, "experts"), rule, true, prefixes, err);

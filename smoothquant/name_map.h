@@ -40,6 +40,9 @@ bool name_map_find(const struct name_map *map, const char *name, struct name_pla
 /* The name in GGUF files, with .weight: of the stack for a single expert. False when it does not fit into out_size bytes. */
 bool name_map_gguf(const struct name_map *map, const struct name_place *place, char *out, size_t out_size);
 
+/* True when the rule's GGUF tensor is a stack of experts. */
+bool name_map_is_stack(const struct name_map *map, uint32_t rule);
+
 /* The next rule after `after` (NAME_NONE: the first) that reads the same activations as rule, itself left out; NAME_NONE when there is none. */
 uint32_t name_map_sibling(const struct name_map *map, uint32_t rule, uint32_t after);
 

@@ -94,8 +94,8 @@ static enum status check_experts(struct renaming *r, struct err *err)
         if (member->expert == NAME_NONE) continue;
         bool *taken = &r->is_taken[group->taken_at + member->expert];
         if (*taken)
-            return err_set(err, ERR_DATA, "'%s' is expert %u of '%s', which is there already", shown_str(r->from->entries[i].name).text, member->expert,
-                           shown_str(group->name).text);
+            return err_set(err, ERR_DATA, "'%s' is expert %u of '%s', which is there already", shown_str(r->from->entries[i].name).text,
+                           member->expert, shown_str(group->name).text);
         *taken = true;
     }
     return OK;

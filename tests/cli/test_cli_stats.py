@@ -89,6 +89,24 @@ class Stats(CliTest):
         self.assertEqual(entries, [("blk.0.ffn_up_exps.weight", *oracle.legacy_of(sums, counts, 2))])
         self.assertEqual((chunks, dataset), (2, "d"))
 
+    def test_experts_side_by_side_are_divided(self):
+        name = "blk.0.ffn_up_exps.weight"
+        self.write("a.dat", oracle.write_dat([(name, 2, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), ("blk.0.attn_q.weight", 2, [1.0, 2.0])], 2, "d"))
+        result = self.ok("stats", "convert", "a.dat", "--out", "a.gguf")
+        self.assertIn("1 stacks of experts have one row", result.err)
+        self.assertEqual(oracle.read_gguf(read_bytes(self.path("a.gguf")))[1][name + ".in_sum2"][0], [6, 1])
+        for out in ("b.gguf", "b.safetensors", "b.dat"):
+            result = self.ok("stats", "convert", "a.dat", "--out", out, "--experts", "3")
+            self.assertNotIn("one row", result.err)
+        tensors = oracle.read_gguf(read_bytes(self.path("b.gguf")))[1]
+        self.assertEqual(tensors[name + ".in_sum2"], ([2, 3], [512.0 * i for i in range(1, 7)]))
+        self.assertEqual(tensors[name + ".counts"], ([1, 3], [1024.0] * 3))
+        self.assertEqual(oracle.read_safetensors(read_bytes(self.path("b.safetensors")))[1][name + ".in_sum2"][1], [3, 2])
+        self.assertEqual(read_bytes(self.path("b.dat")), read_bytes(self.path("a.dat")))
+        self.refused(1, ["stats", "convert", "a.dat", "--out", "c.gguf", "--experts", "4"], name, "cannot be divided into 4")
+        self.refused(2, ["stats", "convert", "b.gguf", "--out", "c.gguf", "--experts", "3"], "no stack of experts has one row")
+        self.refused(2, ["stats", "show", "a.dat", "--experts", "3"], "writes nothing")
+
     def test_names_of_checkpoints_become_gguf_names(self):
         def entry(name, values, count):
             return {f"{name}.counts": ("I64", [1], [count]), f"{name}.in_sum2": ("F32", [1, len(values)], values)}
@@ -183,7 +201,7 @@ class Stats(CliTest):
     def test_help(self):
         out = self.ok("stats", "--help").out
         self.assertIn("usage: llmq stats show|merge|convert FILE... [--out OUT]", out)
-        self.assertEqual(set(re.findall(r"(?m)^  --([a-z0-9-]+)", out)), {"out", "force", "json", "quiet", "progress", "threads", "max-ram"})
+        self.assertEqual(set(re.findall(r"(?m)^  --([a-z0-9-]+)", out)), {"out", "force", "experts", "json", "quiet", "progress", "threads", "max-ram"})
         self.assertRegex(self.ok("--help").out, r"(?m)^  stats ")
 
     # ---- refusals -------------------------------------------------------------------------------------------------------------------
