@@ -266,7 +266,8 @@ static void test_gguf_names_refused(void **state)
         { "blk.0.ffn_down_exps.weight", "layers.0.mlp.experts.0.down_proj.weight", 4, "are both" },
         { "layers.0.mlp.experts.0.down_proj.weight", "blk.0.ffn_down_exps.weight", 4, "are both" },
         { "layers.0.mlp.experts.0.down_proj.weight", "layers.0.mlp.experts.1.down_proj.weight", 5, "makes no stack" },
-        { "layers.0.mlp.experts.3.down_proj.weight", "model.layers.0.mlp.experts.3.down_proj.weight", 4, "is expert 3 of 'blk.0.ffn_down_exps.weight'" },
+        { "layers.0.mlp.experts.3.down_proj.weight", "model.layers.0.mlp.experts.3.down_proj.weight", 4,
+          "is expert 3 of 'blk.0.ffn_down_exps.weight'" },
         { "layers.0.mlp.experts.0.down_proj.weight", "layers.0.mlp.experts.4096.down_proj.weight", 4, "over 4095" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
