@@ -18,6 +18,7 @@ OPTIONS = {
     "extract": COMMON | {"out", "dtype", "raw", "force"},
     "formats": COMMON,
     "bench": COMMON | {"nvfp4-scale", "format", "group-size", "scale-rule", "scale-dtype", "rounding", "half-range", "seconds"},
+    "stats": COMMON | {"out", "force", "experts"},
 }
 
 
