@@ -100,9 +100,9 @@ void codec_observe_errors(const struct quant *quant, const struct kernels *kerne
 /* The fields of a plane that belong to a tile of weights; false for a plane of the whole tensor. */
 bool codec_fields(const struct quant *quant, const struct shape *shape, const struct plane *plane, const struct tile *weights, struct tile *fields);
 
-/* Decodes n weights of one row. planes are the row's streams (codes or blocks, scales, zeros), starting at the stream's first column (the row's
- * first, or that of a tile); the wanted weights begin first weights behind it. For group "tensor" the streams of scales and zeros are the single
- * ones. tensor_scale is that of the row's matrix, 1 where there is none. */
+/* Decodes n weights of one row. planes are the row's streams (codes or blocks, scales, zeros or shifts), starting at the stream's first column (the
+ * row's first, or that of a tile); the wanted weights begin first weights behind it. For groups of several rows the streams of scales and zeros are
+ * those of quant_scale_row. tensor_scale is that of the row's matrix, 1 where there is none. */
 void codec_decode_row(const struct quant *quant, const struct kernels *kernels, const uint8_t *const planes[CODEC_PLANES_MAX], float tensor_scale,
                       uint64_t first, size_t n, float *out);
 

@@ -312,12 +312,12 @@ static enum status set_tensor_scale(const char *value, struct quant *quant, stru
     return OK;
 }
 
-/* The element, or the variant whose lowest code is used; key is the parameter that the format has for it. */
-static enum status set_full(const char *key, bool full, struct quant *quant, struct err *err)
+/* The element, or the variant whose lowest code is used; key is the parameter that the format has for it, value was given. */
+static enum status set_full(const char *key, const char *value, bool full, struct quant *quant, struct err *err)
 {
     const struct format *format = quant->format;
     if (!format->full_key || strcmp(format->full_key, key) != 0 || (full && !format->full_elem))
-        return err_set(err, ERR_USAGE, "format %s has no parameter '%s%s'", format->name, key, format->full_key && full ? " of this value" : "");
+        return err_set(err, ERR_USAGE, "format %s does not take %s=%s", format->name, key, value);
     quant->elem = full ? format->full_elem : format->elem;
     return OK;
 }
@@ -325,14 +325,14 @@ static enum status set_full(const char *key, bool full, struct quant *quant, str
 static enum status set_kernel(const char *value, struct quant *quant, struct err *err)
 {
     if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0) return err_set(err, ERR_USAGE, "kernel '%s' is none of 0, 1", value);
-    return set_full(KEY_KERNEL, *value == '1', quant, err);
+    return set_full(KEY_KERNEL, value, *value == '1', quant, err);
 }
 
 static enum status set_negative_end(const char *value, struct quant *quant, struct err *err)
 {
     const bool full = strcmp(value, "full") == 0;
     if (!full && strcmp(value, "symmetric") != 0) return err_set(err, ERR_USAGE, "negative end '%s' is none of symmetric, full", value);
-    return set_full(KEY_NEGATIVE_END, full, quant, err);
+    return set_full(KEY_NEGATIVE_END, value, full, quant, err);
 }
 
 static bool known_half_range(const char *value)
