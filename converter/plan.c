@@ -536,7 +536,7 @@ static uint64_t index_memory(const struct plan *plan)
 static enum status finish_plan(struct plan *plan, struct err *err)
 {
     for (size_t i = 0; i < plan->n_tensors; i++) add_totals(plan, i);
-    plan->options.keep_keys = gguf_is(plan->container) && plan->n_quantised == 0 && plan->options.file_type == UINT32_MAX;
+    plan->options.keep_keys = gguf_is(plan->container) && plan->n_quantised + plan->n_already == 0 && plan->options.file_type == UINT32_MAX;
     enum status status = fit_memory(plan, err);
     plan->index_nbytes = index_memory(plan);
     return status;

@@ -35,6 +35,7 @@ SAME_TEXT = ("f32", "bf16", "q8_0")
 ORDER = [("f32", "q8_0"), ("bf16", "q8_0"), ("q8_0", "q6_k"), ("q6_k", "q5_k"), ("q5_k", "q4_k"), ("q4_k", "q3_k"), ("q3_k", "q2_k"), ("q5_0", "q4_0"), ("q5_1", "q4_1"),
          ("q8_0", "mxfp4"), ("q8_0", "nvfp4"), ("q5_0", "iq4_nl"), ("q5_k", "iq4_xs")]
 TOLERANCE = 0.004  # nats
+LUCK = 1.08  # of divergences, over two thousand tokens
 
 
 def tensors(path):
@@ -110,7 +111,9 @@ class Evaluation(GgufTest):
         for name, kind in TYPES.items():
             if kind not in PLAIN:
                 with self.subTest(type=name, rules="mse against reference"):
-                    self.assertLess(far[name, "mse"], 1.02 * far[name, "reference"] + 1e-4)
+                    self.assertLess(far[name, "mse"], LUCK * far[name, "reference"] + 1e-4)
+        ratios = [far[name, "mse"] / far[name, "reference"] for name, kind in TYPES.items() if kind not in PLAIN]
+        self.assertLess(np.log(ratios).mean(), -0.03, ratios)
         self.assertLess(abs(table["f32", "reference"] - original), 1e-9)
 
     def test_bundled_model(self):
