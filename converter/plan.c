@@ -19,6 +19,7 @@
 #include "base/size.h"
 #include "container/gguf.h"
 #include "container/prequant.h"
+#include "container/shown.h"
 #include "converter/scan.h"
 #include "converter/tile_read.h"
 #include "converter/version.h"
@@ -606,7 +607,9 @@ static enum status safetensors_out_path(struct app *app, const char *out_path, b
     snprintf(plan->out_path, n + 2, "%s%s", out_path, one_file || out_path[n - 1] == '/' ? "" : "/");
     plan->options.path = plan->out_path;
     if (!one_file) return OK;
-    if (plan->n_blobs && !extract) app_note(app, "%zu small files (config.json, ...) stay behind; an output folder would get them", plan->n_blobs);
+    if (plan->n_blobs && !extract)
+        app_note(app, "%zu stored file%s ('%s'%s) not written; an output folder would get them", plan->n_blobs, plan->n_blobs == 1 ? "" : "s",
+                 shown_str(plan->blobs[0].name).text, plan->n_blobs == 1 ? "" : ", ...");
     plan->n_blobs = 0;
     return OK;
 }
