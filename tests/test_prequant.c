@@ -251,9 +251,9 @@ static void many_tensors(void **state)
     container.n_tensors = N;
     assert_ok(container_index_names(&container, &err));
     struct timespec begin, end;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
     assert_ok(prequant_check(&container, NULL, 0, &err));
-    clock_gettime(CLOCK_MONOTONIC, &end);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
     double took = (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
     print_message("%d tensors: %.3f s\n", (int)N, took);
     assert_true(took < 5);
