@@ -4,6 +4,9 @@ What it is
   Golden vectors: the value of every code and every nearest-even pair of tests/golden/elements.json, by ml_dtypes.
   Whole tensors: formats/NUMERICS.md sections 2, 3 and 5 written a second time, in numpy + ml_dtypes, must give the codes,
   scale bytes and decoded weights of `llmq convert`, bit for bit, for all MX formats and scale rules.
+  Every cast: under a scale of exactly 1 a code is a cast, so `llmq convert` must give the codes of ml_dtypes for every
+  float16 within the range of an element (beyond it llmq saturates and ml_dtypes has Inf or NaN), every code must occur,
+  and decode to ml_dtypes' value; so for the floats of 4 to 8 bits, int2, int4, int8, uint2, uint4, uint8 and E8M0.
 
 Worked number
   mxfp4, rule even, amax 3.5 = 1.75 * 2^1: the bits plus 2^21 carry into the exponent, so e = 2 - emax = 0; 3.5 is a tie
@@ -141,6 +144,73 @@ class GoldenElements(PeerTest):
         theirs = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e8m0fnu).astype(np.float32)
         self.assertSame(theirs[:255], np.ldexp(1.0, np.arange(255) - 127).astype(np.float32), "E8M0")
         self.assertTrue(np.isnan(theirs[255]))
+
+
+class EveryCast(PeerTest):
+    SCALED = {"fp4_e2m1": "e2m1", "fp6_e2m3": "e2m3", "fp6_e3m2": "e3m2", "fp8_e4m3": "e4m3", "fp8_e5m2": "e5m2"}
+    INTEGERS = {  # type of the codes, least and largest weight for which the scale is 1 (NUMERICS.md 4)
+        "int2": (ml_dtypes.int2, -1.5, 1.5), "int4": (ml_dtypes.int4, -7.5, 7.5), "int8": (np.int8, -127.5, 127.5),
+        "uint2": (ml_dtypes.uint2, 0, 3), "uint4": (ml_dtypes.uint4, 0, 15), "uint8": (np.uint8, 0, 255),
+    }
+
+    def all_float16(self, low, high):
+        x = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+        return x[(x >= low) & (x <= high)]
+
+    def cast(self, x, text):
+        """The one tensor of a container made of x in format text, and what llmq decodes."""
+        source, out = self.path("source.safetensors"), self.path("decoded.safetensors")
+        save_file({WEIGHT: x.reshape(1, -1)}, source)
+        container = self.convert(source, "out.llmq", "--format", text)
+        llmq("dequantize", "--in", container, "--out", out, "--dtype", "f32", "--force", "--quiet")
+        tensor = self.quantized(container)[WEIGHT]
+        return tensor, tensor.codes.reshape(-1).astype(np.uint8), load_file(out)[WEIGHT].reshape(-1)
+
+    def check_scale(self, tensor):
+        self.assertSame(tensor.scales.astype(np.uint32), np.full((1, 1), 0x3F800000, np.uint32), "the scale is 1")
+
+    def test_floats(self):
+        n = 0
+        for text, element in self.SCALED.items():
+            with self.subTest(format=text):
+                dtype, bits, _, _, largest = FLOAT_ELEMENTS[element]
+                x = self.all_float16(-largest, largest)
+                tensor, codes, decoded = self.cast(x, f"{text}:group=tensor,scale=f32")
+                self.check_scale(tensor)
+                self.assertSame(codes, x.astype(dtype).view(np.uint8), "codes")
+                self.assertSame(decoded, codes.view(dtype).astype(np.float32), "values")
+                finite = np.isfinite(value(element, np.arange(1 << bits, dtype=np.uint8)))
+                self.assertEqual(set(codes.tolist()), set(np.flatnonzero(finite).tolist()), "every code occurs")
+                n += x.size
+        print(f"\n  {n} casts of float16 to {len(self.SCALED)} elements: the codes and values of ml_dtypes", flush=True)
+
+    def test_integers(self):
+        for text, (dtype, low, high) in self.INTEGERS.items():
+            with self.subTest(format=text):
+                bits = int(text.lstrip("uint"))
+                x = self.all_float16(low, high)
+                tensor, codes, decoded = self.cast(x, f"{text}:group=tensor,scale=f32")
+                self.check_scale(tensor)
+                if tensor.zeros is not None:
+                    self.assertEqual(int(tensor.zeros[0, 0]), 0)
+                least, most = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if text[0] == "i" else (0, (1 << bits) - 1)
+                wanted = np.clip(np.rint(x.astype(np.float32)), least, most).astype(np.int16).astype(dtype)  # ml_dtypes' own cast truncates
+                self.assertSame(codes, wanted.view(np.uint8) & np.uint8((1 << bits) - 1), "codes")
+                self.assertSame(decoded, wanted.astype(np.float32), "values")
+                self.assertEqual(len(set(codes.tolist())), 1 << bits, "every code occurs")
+
+    def test_e8m0(self):
+        """A group of one weight 2^k under rule floor has byte k - emax + 127, and its weight is exact."""
+        for form, element in MX_ELEMENTS.items():
+            with self.subTest(format=form):
+                emax = 0 if element == "mxint8" else FLOAT_ELEMENTS[element][3]
+                x = np.ldexp(np.float32(1), np.arange(emax - 127, 128)).astype(np.float32)
+                tensor, codes, decoded = self.cast(x, f"{form}:group=1,rule=floor")
+                bytes_ = tensor.scales.reshape(-1).astype(np.uint8)
+                self.assertSame(bytes_, np.arange(255 - emax, dtype=np.uint8), "bytes")
+                scales = bytes_.view(ml_dtypes.float8_e8m0fnu).astype(np.float32)
+                self.assertSame(decoded, value(element, codes) * scales, "values")
+                self.assertSame(decoded, x, "weights")
 
 
 class WholeTensors(PeerTest):
