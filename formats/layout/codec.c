@@ -5,7 +5,8 @@
  * Why this way: see codec.h. Each strip is whole rows, or a piece of one row by whole groups; so a group is always whole in a strip, unless it
  * spans tiles and its scale is given.
  * Corner cases: a group "tensor" that fits in one tile takes the whole tile as its strip; a strip never reaches into another matrix of a stack that
- * has scales of matrices, and its weights are measured as they were before these were divided out.
+ * has scales of matrices, and its weights are measured as they were before these were divided out. With importance a strip may reach into another
+ * matrix: its rows are then weighed one by one.
  * Reference: FORMAT.md 3, NUMERICS.md. Worked number: mxfp4, 2 x 40: codes 20 bytes a row, scales 2 bytes a row (groups of 32 and 8).
  */
 #include "layout/codec.h"
@@ -100,6 +101,27 @@ size_t codec_scratch_weights(const struct quant *quant, uint64_t rows, uint64_t 
     return strip_weights(quant, rows, cols, codec_spans(quant, rows, cols));
 }
 
+/* With importance weights some of ggml's types take exactly one row at a time. */
+static bool takes_rows(const struct quant *quant)
+{
+    return is_opaque(quant) && quant->format->block->row_mean;
+}
+
+size_t codec_scratch_importance(const struct quant *quant, uint64_t rows, uint64_t cols)
+{
+    uint64_t tile_rows, tile_cols;
+    tile_shape(rows, cols, quant->group ? quant->group : 1, &tile_rows, &tile_cols);
+    const size_t least = codec_scratch_weights(quant, rows, cols);
+    return takes_rows(quant) ? (size_t)size_max(least, tile_cols) : least;
+}
+
+bool codec_heeds_importance(const struct quant *quant)
+{
+    if (is_opaque(quant)) return quant->format->block->weighted || (quant->rule == RULE_MSE && quant->format->block->encode_mse);
+    if (quant->rule == RULE_REFERENCE) return false;
+    return quant->format->family->encode ? quant->rule == RULE_SEARCH : quant->format->family->candidates(quant) > 1;
+}
+
 /* ---- strips --------------------------------------------------------------------------------------------------------------------- */
 
 /* A piece of a tile: whole rows, or part of one row. */
@@ -186,6 +208,72 @@ static bool load_strip(const struct kernels *kernels, const struct codec_tile *t
     return false;
 }
 
+/* ---- importance ------------------------------------------------------------------------------------------------------------------ */
+
+/* Importance weights of a row of the tile, from column col on; NULL: 1 for all. */
+static const float *importance_at(const struct codec_tile *tile, uint64_t row, uint64_t col)
+{
+    const float *of_matrix = tile->importance ? tile->importance[(tile->first_row + row) / tile->matrix_rows] : NULL;
+    return of_matrix ? of_matrix + tile->first_col + col : NULL;
+}
+
+static bool all_zero(const float *weight, size_t n)
+{
+    size_t i = 0;
+    while (i < n && weight[i] == 0.0f) i++;
+    return i == n;
+}
+
+/* The first n weights are groups that are all 0 (*zero), or groups of which none is: how many of them are. */
+static size_t run_of_groups(const float *weight, size_t n, size_t group, bool *zero)
+{
+    size_t run = 0;
+    for (size_t at = 0; at < n; at += group) {
+        const size_t count = n - at < group ? n - at : group;
+        const bool is_zero = all_zero(weight + at, count);
+        if (at == 0) *zero = is_zero;
+        if (is_zero != *zero) break;
+        run = at + count;
+    }
+    return run;
+}
+
+/* quant_encode with importance, but without it for groups where it is all 0. */
+static size_t encode_weighted(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n, size_t group,
+                              struct group_scale *scales, uint16_t *codes, float *y)
+{
+    size_t done = 0;
+    for (size_t at = 0, count; at < n; at += count) {
+        bool zero = false;
+        count = run_of_groups(weight + at, n - at, group, &zero);
+        const size_t found = quant_encode(quant, kernels, x + at, zero ? NULL : weight + at, count, group, scales + quant_scales(quant, at, group),
+                                          codes + at, y ? y + at : NULL);
+        done += found;
+        if (found * group < count) break;
+    }
+    return done;
+}
+
+/* Adds the error terms of whole rows under one scale, from number sum->first on. The scale of a square is that of its columns alone; where all of
+ * these have importance 0 they count as without. */
+static void add_errors(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip,
+                       struct range range, const struct group_scale *scale, const float *x, struct error_sum *sum)
+{
+    const size_t n_rows = tile->importance ? (size_t)strip->n_rows : 1, n = (size_t)(strip->n_rows * strip->n_cols) / n_rows;
+    const uint32_t first = sum->first;
+    for (size_t r = 0; r < n_rows; r++) {
+        const float *weight = importance_at(tile, strip->row + r, strip->col);
+        sum->x = x + r * n;
+        sum->weight =
+            weight && quant->group_kind == GROUP_SQUARE && all_zero(importance_at(tile, strip->row + r, 0), (size_t)tile->n_cols) ? NULL : weight;
+        sum->n = n;
+        sum->first = first + (uint32_t)(r * n);
+        sum->limit = HUGE_VALF;
+        quant->format->family->error(quant, kernels, range, scale, sum);
+    }
+    sum->first = first;
+}
+
 /* ---- encoding ------------------------------------------------------------------------------------------------------------------- */
 
 /* The code of the element whose weight under this scale is farthest on a side, and finite: the lowest code of an integer perhaps is not. */
@@ -211,9 +299,10 @@ static void clamp_infinite(const struct quant *quant, const struct codec_tile *t
 }
 
 /* Codes and scales of groups that have at most ROW_SCALES scales; returns how many were done before one overflowed. */
-static size_t encode_groups(const struct quant *quant, const struct kernels *kernels, const float *x, size_t n, size_t group,
+static size_t encode_groups(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n, size_t group,
                             struct group_scale *scales, uint16_t *codes, float *y)
 {
+    if (quant->rule != RULE_REFERENCE && weight) return encode_weighted(quant, kernels, x, weight, n, group, scales, codes, y);
     if (quant->rule != RULE_REFERENCE) return quant_encode(quant, kernels, x, NULL, n, group, scales, codes, y);
     size_t done = layout_reference(quant, x, n, scales, codes);
     const struct groups groups = { n, group, scales };
@@ -227,13 +316,13 @@ static bool encode_row(const struct quant *quant, const struct kernels *kernels,
 {
     const size_t group = (size_t)quant_group_len(quant, tile->n_cols), n = (size_t)strip->n_cols, at = r * n;
     const size_t most = ROW_SCALES / (8 * quant_scales_per_group(quant)) * 8; /* groups: whole bytes of all planes */
-    const float *x = scratch->x + at;
+    const float *x = scratch->x + at, *weight = importance_at(tile, strip->row + r, strip->col);
     float *y = tile->measure ? scratch->y + at : NULL;
     uint16_t *codes = scratch->codes + at;
     struct group_scale scales[ROW_SCALES];
     for (size_t i = 0, count; i < n; i += count) {
         count = (n - i) / group < most ? n - i : most * group;
-        size_t bad = encode_groups(quant, kernels, x + i, count, group, scales, codes + i, y ? y + i : NULL);
+        size_t bad = encode_groups(quant, kernels, x + i, weight ? weight + i : NULL, count, group, scales, codes + i, y ? y + i : NULL);
         *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, strip->row + r, strip->col + i + bad * group };
         if (bad * group < count) return false;
         const struct groups groups = { count, quant->sub_block ? quant->sub_block : group, scales };
@@ -248,13 +337,35 @@ static bool encode_row(const struct quant *quant, const struct kernels *kernels,
     return true;
 }
 
+/* The scale of the whole tile, and its codes; false when it overflows. With importance the rows of the tile have weights of their own. */
+static bool encode_whole(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip,
+                         const struct codec_scratch *scratch, struct group_scale *scale)
+{
+    const size_t n = (size_t)(strip->n_rows * strip->n_cols);
+    const struct family *family = quant->format->family;
+    float *y = tile->measure ? scratch->y : NULL;
+    double errors[CANDIDATES_MAX] = { 0 };
+    struct range range;
+    if (!tile->importance || !codec_heeds_importance(quant))
+        return quant_encode(quant, kernels, scratch->x, NULL, n, n, scale, scratch->codes, y) > 0;
+    kernels->ranges(scratch->x, n, n, &range);
+    for (uint32_t i = 0; i < family->candidates(quant); i++) {
+        struct error_sum sum = { 0 };
+        if (family->candidate(quant, range, i, scale)) add_errors(quant, kernels, tile, strip, range, scale, scratch->x, &sum);
+        errors[i] = (double)sum.total;
+    }
+    if (!quant_choose(quant, range, errors, scale)) return false;
+    const struct groups groups = { n, n, scale };
+    kernels->encode(quant->elem, quant->rounding, &groups, scratch->x, scratch->codes, y);
+    return true;
+}
+
 /* One scale for the whole tile. */
 static bool encode_tensor(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip,
                           const struct codec_scratch *scratch, struct codec_fault *fault)
 {
-    const size_t n = (size_t)(strip->n_rows * strip->n_cols);
     struct group_scale scale;
-    if (quant_encode(quant, kernels, scratch->x, NULL, n, n, &scale, scratch->codes, tile->measure ? scratch->y : NULL) == 0) {
+    if (!encode_whole(quant, kernels, tile, strip, scratch, &scale)) {
         *fault = (struct codec_fault){ CODEC_SCALE_OVERFLOW, 0, 0 };
         return false;
     }
@@ -279,6 +390,19 @@ static bool overflows(const float *x, const float *y, size_t n, size_t *worst)
     return !finite || (fabsf(x[*worst]) > BLOCK_SAFE && y[*worst] == 0.0f);
 }
 
+/* The blocks of the strip, row by row: with importance, but without it for blocks where it is all 0. */
+static void encode_rows_of_blocks(const struct ggml_type *type, ggml_encode *encode, const struct codec_tile *tile, const struct strip *strip,
+                                  const float *x, uint8_t *out)
+{
+    const size_t per_row = (size_t)strip->n_cols / type->elements;
+    for (size_t r = 0; r < strip->n_rows; r++, x += strip->n_cols, out += per_row * type->bytes) {
+        const float *weight = importance_at(tile, strip->row + r, strip->col);
+        encode(x, weight, per_row, out);
+        for (size_t b = 0; weight && b < per_row; b++)
+            if (all_zero(weight + b * type->elements, type->elements)) encode(x + b * type->elements, NULL, 1, out + b * type->bytes);
+    }
+}
+
 /* Whole blocks in one step; only large weights can overflow. */
 static bool encode_blocks(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, const struct codec_scratch *scratch,
                           struct codec_fault *fault)
@@ -287,7 +411,8 @@ static bool encode_blocks(const struct quant *quant, const struct codec_tile *ti
     const size_t n = (size_t)(strip->n_rows * strip->n_cols), n_blocks = n / type->elements;
     uint8_t *out = tile->planes[0] + (strip->row * tile->n_cols + strip->col) / type->elements * type->bytes;
     ggml_encode *encode = quant->rule == RULE_MSE && type->encode_mse ? type->encode_mse : type->encode;
-    encode(scratch->x, NULL, n_blocks, out);
+    if (tile->importance && codec_heeds_importance(quant)) encode_rows_of_blocks(type, encode, tile, strip, scratch->x, out);
+    else encode(scratch->x, NULL, n_blocks, out);
     bool large = false;
     for (size_t i = 0; i < n; i++) large |= fabsf(scratch->x[i]) > BLOCK_SAFE;
     if (large || tile->measure) type->decode(out, n_blocks, scratch->y);
@@ -406,7 +531,8 @@ bool codec_encode(const struct quant *quant, const struct kernels *kernels, cons
                   struct codec_fault *fault)
 {
     struct strip strip = { 0 };
-    const size_t capacity = strip_weights(quant, tile->n_rows, tile->n_cols, tile->given != NULL);
+    size_t capacity = strip_weights(quant, tile->n_rows, tile->n_cols, tile->given != NULL);
+    if (tile->importance && takes_rows(quant)) capacity = (size_t)size_max(capacity, tile->n_cols);
     *fault = (struct codec_fault){ CODEC_FINE, 0, 0 };
     if (fused_mxfp4(quant, tile) &&
         kernels->mxfp4_bf16(tile->source, (size_t)(tile->n_rows * tile->n_cols / 32), quant->rule, tile->planes[0], tile->planes[1])) {
@@ -457,6 +583,8 @@ struct codec_tile codec_part(const struct codec_tile *tile, const struct tile *a
     if (at->n_cols == part.stride) part.stride = 0;
     part.n_rows = at->n_rows;
     part.n_cols = at->n_cols;
+    part.first_row += at->row;
+    part.first_col += at->col;
     return part;
 }
 
@@ -489,11 +617,8 @@ void codec_observe_errors(const struct quant *quant, const struct kernels *kerne
         size_t n = (size_t)(strip.n_rows * strip.n_cols);
         load_strip(kernels, tile, &strip, scratch, &unused);
         for (uint32_t i = 0; i < family->candidates(quant); i++) {
-            sums[i].x = scratch->x;
-            sums[i].n = n;
             sums[i].first = done;
-            sums[i].limit = HUGE_VALF;
-            if (family->candidate(quant, range, i, &scale)) family->error(quant, kernels, range, &scale, &sums[i]);
+            if (family->candidate(quant, range, i, &scale)) add_errors(quant, kernels, tile, &strip, range, &scale, scratch->x, &sums[i]);
         }
         done += (uint32_t)n;
     }

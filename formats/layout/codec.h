@@ -5,7 +5,7 @@
  * Why this way: number/ knows no bytes and container/ knows no numbers; this is the seam. A fused kernel (BF16 straight to MXFP4 planes) is chosen
  * here and must give the same bytes.
  * Corner cases: tails of rows, tiles of long rows (their streams begin at the tile's first column), groups over several tiles (their scales are
- * given); a stack of matrices with a scale each.
+ * given); a stack of matrices with a scale each. Importance: a group, or a block of ggml, whose importance weights are all 0 is coded as without.
  * Reference: FORMAT.md 3.
  */
 #ifndef LLMQ_LAYOUT_CODEC_H
@@ -49,8 +49,13 @@ struct codec_scratch {
     size_t n_weights;
 };
 
-/* Weights that codec_scratch needs for this tensor: a group must fit whole, unless it spans tiles. */
+/* Weights that codec_scratch needs for this tensor: a group must fit whole, unless it spans tiles. The second is for tiles with importance: some of
+ * ggml's types then take a row of the tile at once. */
 size_t codec_scratch_weights(const struct quant *quant, uint64_t rows, uint64_t cols);
+size_t codec_scratch_importance(const struct quant *quant, uint64_t rows, uint64_t cols);
+
+/* True when importance can change a byte: the format searches its scales by error, or is a type of ggml that heeds it. */
+bool codec_heeds_importance(const struct quant *quant);
 
 /* Where something went wrong, within the tile. */
 struct codec_fault {
@@ -68,7 +73,10 @@ struct codec_tile {
     const struct group_scale *given; /* of a spanning tensor the scales of all groups, given_cols in a row of them; NULL otherwise */
     uint64_t given_cols;
     const float *tensor_scales; /* of all matrices; NULL where quant has none */
-    uint64_t first_row, first_col, matrix_rows; /* with given or tensor_scales: where the tile stands in the tensor, and rows of a matrix */
+    const float *const *importance; /* a row for each matrix of the tensor: an importance weight >= 0 for each of its columns, or NULL, which is 1
+                                       for all; NULL: none at all */
+    uint64_t first_row, first_col,
+        matrix_rows; /* with given, tensor_scales or importance: where the tile stands in the tensor, and rows of a matrix */
     uint8_t *planes[CODEC_PLANES_MAX]; /* outputs: the tile's bytes of each plane; whole planes are not written */
     struct measure *measure; /* errors are added here; NULL: not measured */
 };
