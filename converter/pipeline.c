@@ -172,6 +172,7 @@ static struct codec_tile tile_of(const struct pipeline *pipeline, size_t i, cons
                                 .nonfinite = pipeline->plan->nonfinite,
                                 .first_row = place->row,
                                 .first_col = place->col,
+                                .importance = entry->importance.rows,
                                 .matrix_rows = shape_matrix_rows(&entry->shape) };
 }
 

@@ -1,6 +1,6 @@
 /* plan.c: builds the plan.
  *
- * Drawing: open -> refuse what is already quantised -> (scan, for --nonfinite keep) -> decide every tensor -> planes -> sizes -> memory.
+ * Drawing: open -> refuse what is already quantised -> (scan, for --nonfinite keep) -> decide every tensor -> planes -> (--imatrix) -> sizes -> memory.
  * Formula of memory: program + observed scales + workers * (source tiles + plane tiles + scratch + writer's own + stack), tiles a job the largest power of two that
  * fits, at most 16.
  * Why this way: see plan.h.
@@ -20,6 +20,7 @@
 #include "container/gguf.h"
 #include "container/prequant.h"
 #include "container/shown.h"
+#include "converter/importance.h"
 #include "converter/scan.h"
 #include "converter/tile_read.h"
 #include "converter/version.h"
@@ -531,7 +532,8 @@ static uint64_t index_memory(const struct plan *plan)
     for (size_t i = 0; i < container->n_tensors; i++)
         total += sizeof *container->tensors + NAME_NBYTES + strlen(container->tensors[i].name) +
                  container->tensors[i].rank * sizeof *container->tensors[i].dims;
-    return total;
+    const uint64_t statistics = plan->weighing.peak_nbytes; /* held while there are no workers yet */
+    return total + plan->weighing.nbytes + (statistics > plan->ram_nbytes ? statistics - plan->ram_nbytes : 0);
 }
 
 static enum status finish_plan(struct plan *plan, struct err *err)
@@ -584,6 +586,7 @@ enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *pl
     if (!status) status = check_prequantised(plan, err);
     if (!status) status = default_out_path(app, recipe, plan, err);
     if (!status) status = decide_all(app, recipe, plan, err);
+    if (!status) status = plan_weigh(app, plan, err);
     if (!status) status = finish_plan(plan, err);
     return status ? status : check_effect(recipe, plan, err);
 }
@@ -638,6 +641,7 @@ void plan_close(struct plan *plan)
 {
     for (size_t i = 0; plan->facts && i < format_count(); i++) free(plan->facts[i]);
     free(plan->facts);
+    for (size_t i = 0; plan->entries && i < plan->n_tensors; i++) importance_free(&plan->entries[i].importance);
     free(plan->blobs);
     free(plan->outs);
     free(plan->entries);

@@ -21,6 +21,7 @@
 #include "converter/recipe.h"
 #include "layout/codec.h"
 #include "layout/kept.h"
+#include "smoothquant/stats_lookup.h"
 
 enum fate {
     FATE_KEEP, /* plain bytes as they are */
@@ -45,9 +46,20 @@ struct plan_entry {
     uint32_t n_reads; /* in all, n_scans included */
     struct plane source; /* geometry of what is read: bits of the source dtype, tiles as the output's; of carried ones in weights, bits 0 */
     char group[16]; /* JSON text */
+    struct importance importance; /* weights of its columns; no rows: none, or none that could change a byte */
 };
 
 #define PLAN_HELD_NBYTES (1u << 17) /* of observed scales that wait for their tensors to be encoded */
+
+/* What --imatrix brought. */
+struct weighing {
+    const char *path; /* NULL: the option is not given */
+    uint64_t n_tensors, n_of; /* quantised tensors with statistics, and all of them */
+    uint64_t n_heeding; /* those of n_tensors that search by error */
+    uint64_t n_experts_without;
+    uint64_t nbytes; /* of the weights, which stay */
+    uint64_t peak_nbytes; /* of the statistics, which are freed before the run */
+};
 
 struct plan {
     struct container *container;
@@ -63,6 +75,7 @@ struct plan {
     struct writer_size size;
     char *out_path;
     enum nonfinite nonfinite;
+    struct weighing weighing;
     bool measure;
     unsigned n_threads_asked, n_workers;
     uint64_t max_ram, ram_nbytes; /* budget; what the plan needs, without the index */

@@ -86,6 +86,10 @@ static void text_totals(FILE *out, const struct plan *plan)
     if (plan->n_carried)
         fprintf(out, "moved        %llu tensors that were quantised already, %llu groups as they were\n", (unsigned long long)plan->n_carried,
                 (unsigned long long)plan->n_carried_groups);
+    if (plan->weighing.path)
+        fprintf(out, "importance   %llu of %llu tensors, %llu experts without data; %llu tensors heed it\n",
+                (unsigned long long)plan->weighing.n_tensors, (unsigned long long)plan->weighing.n_of,
+                (unsigned long long)plan->weighing.n_experts_without, (unsigned long long)plan->weighing.n_heeding);
     fprintf(out, "bytes        source %s, planes %s, file%s %s%s (%llu bytes)\n", show_bytes(plan->source_nbytes, a),
             show_bytes(plan->plane_nbytes, b), plan->size.n_files > 1 ? "s" : "", plan->size.exact ? "" : "at most ",
             show_bytes(plan->size.nbytes, c), (unsigned long long)plan->size.nbytes);
@@ -208,6 +212,16 @@ static void json_totals(FILE *out, const struct plan *plan)
             plan->n_threads_asked);
 }
 
+static void json_weighing(FILE *out, const struct weighing *weighing)
+{
+    if (!weighing->path) return;
+    fputs(",\"importance\":{\"file\":", out);
+    print_json_string(out, weighing->path);
+    fprintf(out, ",\"tensors\":%llu,\"of\":%llu,\"heeding\":%llu,\"experts_without\":%llu,\"nbytes\":%llu}", (unsigned long long)weighing->n_tensors,
+            (unsigned long long)weighing->n_of, (unsigned long long)weighing->n_heeding, (unsigned long long)weighing->n_experts_without,
+            (unsigned long long)weighing->nbytes);
+}
+
 void report_json(FILE *out, const struct plan *plan, const struct result *result)
 {
     fputs("{\"in\":", out);
@@ -218,6 +232,7 @@ void report_json(FILE *out, const struct plan *plan, const struct result *result
     for (size_t i = 0; i < plan->n_tensors; i++) json_tensor(out, plan, i, result);
     fputs("\n],", out);
     json_totals(out, plan);
+    json_weighing(out, &plan->weighing);
     if (result) {
         struct measure total;
         total_measure(plan, result, &total);

@@ -42,6 +42,9 @@ const struct setting settings_table[SET_COUNT] = {
                    "match wins" },
     [SET_KEEP] = { "keep", SETTING_LIST, "PATTERN", NULL, 0, 0, PLANS, false, "keep the tensors that match bit for bit; may be repeated" },
     [SET_RECIPE] = { "recipe", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS, false, "YAML file with settings and rules" },
+    [SET_IMATRIX] = { "imatrix", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS, true,
+                      "activation statistics (llama.cpp's imatrix, .dat or .gguf, or llmq's own) that weigh the errors of weights where scales are "
+                      "searched" },
     [SET_NVFP4_SCALE] = { "nvfp4-scale", SETTING_CHOICE, "tensor|none", "tensor", 0, 0, PLANS | CMD_BENCH, true,
                           "NVFP4 with a float scale of each matrix beside the scales of groups, or without (as llama.cpp's own quantiser)" },
     [SET_NO_FALLBACK] = { "no-fallback", SETTING_FLAG, NULL, NULL, 0, 0, PLANS, true,

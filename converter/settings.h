@@ -45,6 +45,7 @@ enum setting_id {
     SET_RULE,
     SET_KEEP,
     SET_RECIPE,
+    SET_IMATRIX,
     SET_NVFP4_SCALE,
     SET_NO_FALLBACK,
     SET_ALLOW_REQUANTIZE,

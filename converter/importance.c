@@ -1,0 +1,109 @@
+/* importance.c: see importance.h.
+ *
+ * Drawing: --imatrix FILE -> stats_open -> stats_lookup -> for each quantised tensor stats_importance -> counted -> kept where the format heeds it.
+ * Why this way: see importance.h.
+ * Corner cases: experts are counted in stacks, and where each has a tensor of its own; a tensor all of whose matrices lack statistics counts as one
+ * without, whatever their number; entries of the file that belong to no quantised tensor (a head that is kept) are named in a note.
+ * Reference: smoothquant/stats_lookup.h. Worked number: a stack of 8 experts of 2048 channels holds 64 KiB of weights.
+ */
+#include "converter/importance.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "smoothquant/stats_kind.h"
+
+/* What is open while the plan is weighed. */
+struct sources {
+    struct name_map *map;
+    struct stats_set *set;
+    struct stats_lookup *lookup;
+};
+
+static enum status open_sources(struct app *app, const char *path, struct sources *sources, struct err *err)
+{
+    char *map_path = NULL;
+    enum status status = app_config_path(app, "names.yaml", &map_path, err);
+    if (!status) status = name_map_open(app->io, map_path, &sources->map, err);
+    free(map_path);
+    if (!status) status = stats_open(app->io, path, 0, &sources->set, NULL, err);
+    if (!status) status = stats_lookup_open(sources->set, sources->map, &sources->lookup, err);
+    for (size_t i = 0; !status && i < sources->set->n_notes; i++) app_note(app, "%s", sources->set->notes[i]);
+    return status;
+}
+
+static void close_sources(struct sources *sources)
+{
+    stats_lookup_close(sources->lookup);
+    stats_close(sources->set);
+    name_map_close(sources->map);
+}
+
+/* True for a matrix that is one expert, by itself. */
+static bool is_expert(const struct sources *sources, const char *name)
+{
+    struct name_place place;
+    return name_map_find(sources->map, name, &place) && place.expert != NAME_NONE;
+}
+
+static enum status weigh_tensor(const struct sources *sources, struct plan *plan, size_t i, struct err *err)
+{
+    struct plan_entry *entry = &plan->entries[i];
+    struct weighing *weighing = &plan->weighing;
+    const struct quant *quant = &entry->verdict.quant;
+    const struct tensor *tensor = plan_tensor(plan, i);
+    struct importance *importance = &entry->importance;
+    enum status status = stats_importance(sources->lookup, tensor->name, entry->shape.n_matrices, entry->shape.cols, importance, err);
+    if (status) return status;
+    const bool found = importance->n_without < importance->n_mat;
+    weighing->n_of++;
+    weighing->n_tensors += found;
+    if (importance->n_mat > 1 || is_expert(sources, tensor->name)) weighing->n_experts_without += importance->n_without;
+    const bool heeds = found && codec_heeds_importance(quant);
+    weighing->n_heeding += heeds;
+    if (!heeds) {
+        importance_free(importance);
+        return OK;
+    }
+    weighing->nbytes += importance->n_mat * (importance->n_in * sizeof(float) + sizeof *importance->rows);
+    plan->scratch_weights = (size_t)size_max(plan->scratch_weights, codec_scratch_importance(quant, entry->shape.rows, entry->shape.cols));
+    return OK;
+}
+
+/* What the user should know of a file that was read well. */
+static enum status judge(const struct app *app, const struct sources *sources, const struct weighing *weighing, struct err *err)
+{
+    const size_t n_unused = stats_lookup_unused(sources->lookup);
+    char name[200];
+    const char *first = n_unused ? sources->set->entries[stats_lookup_next_unused(sources->lookup, SIZE_MAX)].name : "";
+    err_name(first, strlen(first), name, sizeof name);
+    if (weighing->n_of && !weighing->n_tensors)
+        return err_set(err, ERR_USAGE, "--imatrix '%s': none of its %zu entries is about a tensor that is quantised%s%s%s", weighing->path,
+                       sources->set->n_entries, n_unused ? " (the first: '" : "", name, n_unused ? "')" : "");
+    if (n_unused)
+        app_note(app, "%zu of %zu entries of '%s' are about no tensor that is quantised (the first: '%s')", n_unused, sources->set->n_entries,
+                 weighing->path, name);
+    if (weighing->n_tensors && !weighing->n_heeding)
+        app_note(app, "no scale is searched by error, so that '%s' changes nothing; --scale-rule mse or search would", weighing->path);
+    return OK;
+}
+
+enum status plan_weigh(struct app *app, struct plan *plan, struct err *err)
+{
+    struct sources sources = { 0 };
+    char name[200];
+    if (!settings_given(&app->settings, SET_IMATRIX)) return OK;
+    const char *path = settings_text(&app->settings, SET_IMATRIX);
+    plan->weighing.path = path;
+    enum status status = open_sources(app, path, &sources, err);
+    for (size_t i = 0; i < plan->n_tensors && !status; i++) {
+        if (plan->entries[i].fate != FATE_QUANTISE) continue;
+        status = weigh_tensor(&sources, plan, i, err);
+        if (status) status = err_wrap(err, status, "--imatrix '%s'", err_name(path, strlen(path), name, sizeof name));
+    }
+    if (!status) status = judge(app, &sources, &plan->weighing, err);
+    if (!status) plan->weighing.peak_nbytes = sources.set->nbytes;
+    close_sources(&sources);
+    return status;
+}
