@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/size.h"
+#include "base/text.h"
 #include "smoothquant/stats_kind.h"
 
 /* What is open while the plan is weighed. */
@@ -89,6 +91,42 @@ static enum status judge(const struct app *app, const struct sources *sources, c
     return OK;
 }
 
+/* ---- what the output says of it --------------------------------------------------------------------------------------------------- */
+
+#define RECORD_KEY "llmq.imatrix"
+
+static enum status copy_member(void *context, const char *key, size_t key_nbytes, const char *value, size_t value_nbytes, struct err *err)
+{
+    struct text *text = context;
+    (void)err;
+    if (strcmp(key, RECORD_KEY) == 0) return OK;
+    text_add_json(text, key, key_nbytes);
+    text_add(text, ":");
+    text_add_bytes(text, value, value_nbytes);
+    text_add(text, ",");
+    return OK;
+}
+
+/* The name into the metadata of the output, in place of one that the source has. */
+static enum status record(struct plan *plan, struct err *err)
+{
+    const struct json_limits limits = { 2, UINT64_MAX, false };
+    const char *source = plan->options.metadata_json, *base = path_base(plan->weighing.path);
+    struct text text = text_make((source ? 2 * strlen(source) : 0) + 1024);
+    plan->options.imatrix_name = err_name(base, strlen(base), plan->weighing.name, sizeof plan->weighing.name);
+    text_add(&text, "{");
+    enum status status = source ? json_walk_object(source, strlen(source), &limits, copy_member, &text, err) : OK;
+    text_add(&text, "\"" RECORD_KEY "\":");
+    text_add_json_str(&text, plan->weighing.name);
+    text_add(&text, "}");
+    if (!status) status = text_ok(&text, "metadata", err);
+    if (!status) plan->weighing.metadata_json = strdup(text.data);
+    if (!status && !plan->weighing.metadata_json) status = err_set(err, ERR_MEMORY, "out of memory");
+    if (!status) plan->options.metadata_json = plan->weighing.metadata_json;
+    text_free(&text);
+    return status;
+}
+
 enum status plan_weigh(struct app *app, struct plan *plan, struct err *err)
 {
     struct sources sources = { 0 };
@@ -104,6 +142,7 @@ enum status plan_weigh(struct app *app, struct plan *plan, struct err *err)
     }
     if (!status) status = judge(app, &sources, &plan->weighing, err);
     if (!status) plan->weighing.peak_nbytes = sources.set->nbytes;
+    if (!status && plan->weighing.n_heeding) status = record(plan, err);
     close_sources(&sources);
     return status;
 }

@@ -642,6 +642,7 @@ void plan_close(struct plan *plan)
     for (size_t i = 0; plan->facts && i < format_count(); i++) free(plan->facts[i]);
     free(plan->facts);
     for (size_t i = 0; plan->entries && i < plan->n_tensors; i++) importance_free(&plan->entries[i].importance);
+    free(plan->weighing.metadata_json);
     free(plan->blobs);
     free(plan->outs);
     free(plan->entries);

@@ -59,6 +59,8 @@ struct weighing {
     uint64_t n_experts_without;
     uint64_t nbytes; /* of the weights, which stay */
     uint64_t peak_nbytes; /* of the statistics, which are freed before the run */
+    char name[200]; /* what the output records where anything heeds it: path without folders, odd bytes as \xNN */
+    char *metadata_json; /* the source's metadata and that name; owned */
 };
 
 struct plan {

@@ -20,6 +20,7 @@
 #define SPLIT_KEYS_NBYTES 82u /* split.no, split.count, split.tensors.count */
 #define ALIGNMENT_KEY "general.alignment"
 #define FILE_TYPE_KEY "general.file_type"
+#define IMATRIX_KEY "quantize.imatrix.file" /* as llama.cpp's quantiser writes it */
 #define VERSION_KEY "general.quantization_version"
 #define WEIGHT_ENDING ".weight"
 #define SCALE_ENDING ".scale"
@@ -55,15 +56,16 @@ static enum status parse_keys(const struct out_blob *blobs, size_t n_blobs, stru
     return status == OK ? OK : err_wrap(err, status, "'%s'", GGUF_BLOB_NAME);
 }
 
-size_t gguf_own_keys(const struct gguf_layout *layout, size_t part, struct gguf_own_key keys[5])
+size_t gguf_own_keys(const struct gguf_layout *layout, size_t part, struct gguf_own_key keys[GGUF_OWN_KEYS_MAX])
 {
     size_t n = 0;
-    if (part == 0 && !layout->keeps_keys) keys[n++] = (struct gguf_own_key){ VERSION_KEY, GGUF_U32, 2 };
-    if (part == 0 && !layout->keeps_keys) keys[n++] = (struct gguf_own_key){ FILE_TYPE_KEY, GGUF_U32, layout->file_type };
+    if (part == 0 && !layout->keeps_keys) keys[n++] = (struct gguf_own_key){ VERSION_KEY, GGUF_U32, 2, NULL };
+    if (part == 0 && !layout->keeps_keys) keys[n++] = (struct gguf_own_key){ FILE_TYPE_KEY, GGUF_U32, layout->file_type, NULL };
+    if (part == 0 && layout->imatrix_name) keys[n++] = (struct gguf_own_key){ IMATRIX_KEY, GGUF_STRING, 0, layout->imatrix_name };
     if (layout->n_parts < 2) return n;
-    keys[n++] = (struct gguf_own_key){ "split.no", GGUF_U16, (uint32_t)part };
-    keys[n++] = (struct gguf_own_key){ "split.count", GGUF_U16, (uint32_t)layout->n_parts };
-    keys[n++] = (struct gguf_own_key){ "split.tensors.count", GGUF_I32, (uint32_t)layout->n_infos };
+    keys[n++] = (struct gguf_own_key){ "split.no", GGUF_U16, (uint32_t)part, NULL };
+    keys[n++] = (struct gguf_own_key){ "split.count", GGUF_U16, (uint32_t)layout->n_parts, NULL };
+    keys[n++] = (struct gguf_own_key){ "split.tensors.count", GGUF_I32, (uint32_t)layout->n_infos, NULL };
     return n;
 }
 
@@ -75,12 +77,12 @@ bool gguf_copies_key(const struct gguf_key *key, size_t part)
 
 uint64_t gguf_own_key_nbytes(const struct gguf_own_key *key)
 {
-    return 8 + strlen(key->name) + 4 + (key->type == GGUF_U16 ? 2 : 4);
+    return 8 + strlen(key->name) + 4 + (key->text ? 8 + strlen(key->text) : key->type == GGUF_U16 ? 2 : 4);
 }
 
 static void size_keys(struct gguf_layout *layout, size_t part)
 {
-    struct gguf_own_key own[5];
+    struct gguf_own_key own[GGUF_OWN_KEYS_MAX];
     const size_t n_own = gguf_own_keys(layout, part, own);
     struct gguf_part *sized = &layout->parts[part];
     sized->n_keys = n_own;
@@ -287,6 +289,7 @@ static enum status lay_out(const struct out_tensor *tensors, size_t n_tensors, c
     layout->alignment = layout->header.alignment;
     layout->n_tensors = n_tensors;
     layout->keeps_keys = options->keep_keys;
+    layout->imatrix_name = options->imatrix_name;
     layout->infos = calloc(2 * n_tensors + 1, sizeof *layout->infos);
     layout->info_of = calloc(n_tensors + 1, sizeof *layout->info_of);
     layout->matrices = calloc(n_tensors + 1, sizeof *layout->matrices);

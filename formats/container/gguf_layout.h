@@ -47,6 +47,7 @@ struct gguf_layout {
     size_t n_parts;
     uint32_t alignment, file_type;
     bool keeps_keys;
+    const char *imatrix_name; /* not owned; NULL: no such key of ours */
 };
 
 /* ERR_USAGE without a blob of keys; ERR_UNSUPPORTED naming a tensor that GGUF cannot hold. *layout is empty on failure. */
@@ -61,12 +62,15 @@ uint64_t gguf_part_nbytes(const struct gguf_layout *layout, size_t part);
 /* A key of ours in place of, or beside, those of the source. */
 struct gguf_own_key {
     const char *name;
-    uint32_t type; /* GGUF_U32, GGUF_U16, GGUF_I32 */
+    uint32_t type; /* GGUF_U32, GGUF_U16, GGUF_I32, GGUF_STRING */
     uint32_t value;
+    const char *text; /* of a string */
 };
 
-/* Keys of ours in this part: those that replace (part 0 only) and those that say how it is split; at most 5. Returns how many. */
-size_t gguf_own_keys(const struct gguf_layout *layout, size_t part, struct gguf_own_key keys[5]);
+#define GGUF_OWN_KEYS_MAX 6
+
+/* Keys of ours in this part: those that replace (part 0 only) and those that say how it is split. Returns how many. */
+size_t gguf_own_keys(const struct gguf_layout *layout, size_t part, struct gguf_own_key keys[GGUF_OWN_KEYS_MAX]);
 
 /* True for a key of the source that is copied into this part. */
 bool gguf_copies_key(const struct gguf_key *key, size_t part);

@@ -98,7 +98,8 @@ static enum status put_own_key(struct pen *pen, const struct gguf_own_key *key, 
     if (status != OK) return status;
     put_string(pen, key->name);
     put_le(pen, key->type, 4);
-    put_le(pen, key->value, key->type == GGUF_U16 ? 2 : 4);
+    if (key->text) put_string(pen, key->text);
+    else put_le(pen, key->value, key->type == GGUF_U16 ? 2 : 4);
     return OK;
 }
 
@@ -118,9 +119,9 @@ static enum status copy_key(struct pen *pen, const struct out_blob *blob, const 
 /* The keys of the source in their order, ours in the place of those of the same name; the others of ours behind them. */
 static enum status put_keys(struct pen *pen, const struct gguf_layout *layout, size_t part, struct err *err)
 {
-    struct gguf_own_key own[5];
+    struct gguf_own_key own[GGUF_OWN_KEYS_MAX];
     const size_t n_own = gguf_own_keys(layout, part, own);
-    bool done[5] = { false };
+    bool done[GGUF_OWN_KEYS_MAX] = { false };
     enum status status = OK;
     for (size_t i = 0; i < layout->header.n_keys && status == OK; i++) {
         const struct gguf_key *key = &layout->header.keys[i];

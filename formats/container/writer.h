@@ -74,6 +74,7 @@ struct writer_options {
     const char *metadata_json; /* object of strings, or NULL */
     bool keep_keys; /* GGUF: general.file_type and general.quantization_version stay as they are */
     uint32_t file_type; /* GGUF: general.file_type; UINT32_MAX: that of the type most weights have */
+    const char *imatrix_name; /* GGUF: quantize.imatrix.file; NULL: none, or the source's; at most 200 bytes */
     const char *writer_name; /* "llmq 0.1.0" */
     unsigned n_workers;
     uint32_t tiles_per_job; /* most tiles of a tensor that one writer_put brings */

@@ -7,7 +7,7 @@ import unittest
 import numpy as np
 
 from cli_support import SHARED, read_bytes, skip_aloud, write_bytes, write_model
-from gguf_support import GgufTest, weights
+from gguf_support import GgufTest, reader, weights
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import stats_oracle as oracle  # noqa: E402  (found through the path set above)
@@ -86,12 +86,15 @@ class Imatrix(GgufTest):
     def test_same_bytes_of_every_kind_thread_count_and_processor(self):
         self.make()
         self.write_stats({n: sums_of(n) for n in ENTRIES})
+        for kind in ("dat", "safetensors"):  # the output records the name, which says nothing of the kind
+            os.mkdir(self.path(kind))
+            os.rename(self.path("s." + kind), self.path(kind, "s.gguf"))
         for how in FORMATS:
             with self.subTest(how=how):
                 self.quantise("a.llmq", how, "--imatrix", "s.gguf", "--threads", "1", "--force")
                 want = read_bytes(self.path("a.llmq"))
                 for out, more, env in (("b.llmq", ["s.gguf", "--threads", "4"], {}), ("c.llmq", ["s.gguf", "--threads", "2"], {"LLMQ_KERNELS": "portable"}),
-                                       ("d.llmq", ["s.dat"], {}), ("e.llmq", ["s.safetensors", "--measure", "off"], {})):
+                                       ("d.llmq", ["dat/s.gguf"], {}), ("e.llmq", ["safetensors/s.gguf", "--measure", "off"], {})):
                     self.quantise(out, how, "--imatrix", *more, "--force", env=env)
                     self.assertTrue(read_bytes(self.path(out)) == want, (out, how))
 
@@ -99,9 +102,7 @@ class Imatrix(GgufTest):
         self.make()
         self.write_stats({n: np.full_like(sums_of(n), 3.0) for n in ENTRIES})
         for how in (h for h in FORMATS if not h[0].startswith(("q4", "iq4"))):
-            self.quantise("a.llmq", how, "--imatrix", "s.dat", "--force")
-            self.quantise("b.llmq", how, "--force")
-            self.assertEqual(read_bytes(self.path("a.llmq")) == read_bytes(self.path("b.llmq")), True, how)
+            self.assert_same_weights(self.quantise("a.llmq", how, "--imatrix", "s.dat", "--force"), self.quantise("b.llmq", how, "--force"))
 
     def test_rules_that_do_not_search_say_so(self):
         self.make()
@@ -187,14 +188,34 @@ class Imatrix(GgufTest):
         self.write_stats({n: sums_of(n) for n in ENTRIES})
         write_bytes(self.path("r.yaml"), b"format: int4\nscale-rule: mse\nimatrix: s.safetensors\n")
         self.convert("m.gguf", "a.llmq", "--recipe", "./r.yaml")
-        self.quantise("b.llmq", FORMATS[0], "--imatrix", "s.dat")
+        self.quantise("b.llmq", FORMATS[0], "--imatrix", "s.safetensors")
         self.assertEqual(read_bytes(self.path("a.llmq")), read_bytes(self.path("b.llmq")))
+
+    def test_the_name_is_recorded(self):
+        self.make()
+        self.write_stats({n: sums_of(n) for n in ENTRIES})
+        os.rename(self.path("s.dat"), self.path('s"\u00e9.dat'))
+        name = 's\\x22\u00e9.dat'
+        self.quantise("a.llmq", FORMATS[0], "--imatrix", self.path('s"\u00e9.dat'))
+        self.assertEqual(self.metadata("a.llmq"), {"llmq.imatrix": name})
+        self.quantise("b.llmq", FORMATS[0])
+        self.assertEqual(self.metadata("b.llmq"), {})
+        self.convert("m.gguf", "a.gguf", "--format", "q4_0", "--imatrix", self.path('s"\u00e9.dat'))
+        self.assertEqual(self.gguf("a.gguf").keys["quantize.imatrix.file"].value.decode(), name)
+        self.convert("a.gguf", "b.gguf", "--format", "q5_0", "--allow-requantize", "--imatrix", "s.gguf")
+        self.assertEqual(self.gguf("b.gguf").keys["quantize.imatrix.file"].value.decode(), "s.gguf")
+        self.convert("a.llmq", "c.llmq", "--format", "int5", "--scale-rule", "mse", "--allow-requantize", "--imatrix", "s.gguf")
+        self.assertEqual(self.metadata("c.llmq"), {"llmq.imatrix": "s.gguf"})
+
+    def metadata(self, name):
+        return reader.read(self.path(name)).metadata
 
     def test_memory_is_counted(self):
         self.make()
         self.write_stats({n: sums_of(n) for n in ENTRIES})
         with_it, without = (self.ok_json("plan", "--in", "m.gguf", *more, "--format", "int4", "--scale-rule", "mse") for more in (["--imatrix", "s.gguf"], []))
-        self.assertEqual(with_it["index_nbytes"] - without["index_nbytes"], with_it["importance"]["nbytes"])
+        more = with_it["index_nbytes"] - without["index_nbytes"] - with_it["importance"]["nbytes"]
+        self.assertTrue(0 <= more < 256, more)  # the name, in the index of the output
 
     def test_real_statistics(self):
         path = os.path.join(SHARED, "imatrix", "imatrix.dat")
