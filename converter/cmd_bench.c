@@ -122,7 +122,7 @@ static enum status run_all(struct bench *bench, struct err *err)
                                    .scale = settings->values[SET_SCALE_DTYPE],
                                    .rule = settings->values[SET_SCALE_RULE],
                                    .rounding = settings->values[SET_ROUNDING],
-                                   .tensor_scale = settings->values[SET_NVFP4_SCALE],
+                                   .tensor_scale = settings_tensor_scale(settings),
                                    .half_range = settings->values[SET_HALF_RANGE] };
     if (settings_given(settings, SET_FORMAT)) return run_format(bench, settings_text(settings, SET_FORMAT), &params, err);
     params.where_valid = true;

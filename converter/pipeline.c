@@ -313,17 +313,28 @@ static enum status observe_groups(struct pipeline *pipeline, size_t i, struct er
     return status;
 }
 
-/* Scales of the matrices of one tensor. */
+/* Scales of the matrices of one tensor and of those that share them: matrix by matrix, from the range of all. */
 static enum status observe_matrices(struct pipeline *pipeline, size_t i, struct err *err)
 {
-    const struct plan_entry *entry = &pipeline->plan->entries[i];
-    const size_t n = (size_t)entry->shape.n_matrices;
-    struct observing observing = { .entry = i, .ranges = calloc(n, sizeof *observing.ranges) };
-    pipeline->tensor_scales[i] = calloc(n, sizeof **pipeline->tensor_scales);
+    const struct plan_entry *entries = pipeline->plan->entries;
+    const size_t n = (size_t)entries[i].shape.n_matrices;
+    if (pipeline->tensor_scales[i]) return OK; /* one that shares them was here before */
+    struct observing observing = { .ranges = calloc(n, sizeof *observing.ranges) };
     pipeline->observing = &observing;
-    enum status status =
-        observing.ranges && pipeline->tensor_scales[i] ? observe_pass(pipeline, OBSERVE_MATRICES, err) : err_set(err, ERR_MEMORY, "out of memory");
-    for (size_t m = 0; m < n && !status; m++) pipeline->tensor_scales[i][m] = entry->verdict.quant.format->family->tensor_scale(observing.ranges[m]);
+    enum status status = observing.ranges ? OK : err_set(err, ERR_MEMORY, "out of memory");
+    size_t k = i;
+    do {
+        observing.entry = k;
+        if (!status && plan_tile_count(pipeline->plan, k)) status = observe_pass(pipeline, OBSERVE_MATRICES, err);
+        k = entries[k].fused_next;
+    } while (k != i && !status);
+    do {
+        if (!status) pipeline->tensor_scales[k] = calloc(n, sizeof **pipeline->tensor_scales);
+        if (!status && !pipeline->tensor_scales[k]) status = err_set(err, ERR_MEMORY, "out of memory");
+        for (size_t m = 0; m < n && !status; m++)
+            pipeline->tensor_scales[k][m] = entries[k].verdict.quant.format->family->tensor_scale(observing.ranges[m]);
+        k = entries[k].fused_next;
+    } while (k != i && !status);
     free(observing.ranges);
     pipeline->observing = NULL;
     return status;

@@ -20,6 +20,7 @@
 #include "container/gguf.h"
 #include "container/prequant.h"
 #include "container/shown.h"
+#include "converter/fused.h"
 #include "converter/importance.h"
 #include "converter/scan.h"
 #include "converter/tile_read.h"
@@ -586,6 +587,7 @@ enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *pl
     if (!status) status = check_prequantised(plan, err);
     if (!status) status = default_out_path(app, recipe, plan, err);
     if (!status) status = decide_all(app, recipe, plan, err);
+    if (!status) status = plan_fuse(app, plan, err);
     if (!status) status = plan_weigh(app, plan, err);
     if (!status) status = finish_plan(plan, err);
     return status ? status : check_effect(recipe, plan, err);

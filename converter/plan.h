@@ -46,6 +46,7 @@ struct plan_entry {
     uint32_t n_reads; /* in all, n_scans included */
     struct plane source; /* geometry of what is read: bits of the source dtype, tiles as the output's; of carried ones in weights, bits 0 */
     char group[16]; /* JSON text */
+    size_t fused_next; /* of a quantised tensor: the next entry in the ring of those that share the scales of matrices with it; itself when alone */
     struct importance importance; /* weights of its columns; no rows: none, or none that could change a byte */
 };
 
@@ -87,6 +88,7 @@ struct plan {
     size_t n_open_groups; /* groups that one tile may end in the middle of, where they are searched */
     uint64_t source_tile_nbytes, planes_tile_nbytes; /* largest of one tile */
     /* totals */
+    uint64_t n_fused_sets, n_fused; /* sets of tensors that share scales of matrices, and tensors in them */
     uint64_t n_carried, n_carried_groups, n_fallbacks, n_already; /* already: plain tensors that have the type asked for */
     uint64_t n_weights, n_quantised_weights, n_quantised, source_nbytes, quantised_source_nbytes, plane_nbytes, read_nbytes, scan_nbytes;
     uint64_t quantised_plane_nbytes;

@@ -54,7 +54,7 @@ static struct quant_params global_params(const struct settings *settings, bool s
                                   .scale = settings->values[SET_SCALE_DTYPE],
                                   .rule = settings->values[SET_SCALE_RULE],
                                   .rounding = settings->values[SET_ROUNDING],
-                                  .tensor_scale = settings->values[SET_NVFP4_SCALE],
+                                  .tensor_scale = settings_tensor_scale(settings),
                                   .half_range = settings->values[SET_HALF_RANGE],
                                   .where_valid = !strict };
 }

@@ -86,6 +86,9 @@ static void text_totals(FILE *out, const struct plan *plan)
     if (plan->n_carried)
         fprintf(out, "moved        %llu tensors that were quantised already, %llu groups as they were\n", (unsigned long long)plan->n_carried,
                 (unsigned long long)plan->n_carried_groups);
+    if (plan->n_fused_sets)
+        fprintf(out, "fused        %llu tensors in %llu sets of q, k, v or gate, up share the scale of their matrices (--nvfp4-scale)\n",
+                (unsigned long long)plan->n_fused, (unsigned long long)plan->n_fused_sets);
     if (plan->weighing.path)
         fprintf(out, "importance   %llu of %llu tensors, %llu experts without data; %llu tensors heed it\n",
                 (unsigned long long)plan->weighing.n_tensors, (unsigned long long)plan->weighing.n_of,
@@ -196,8 +199,9 @@ static void json_totals(FILE *out, const struct plan *plan)
             plan->n_tensors, (unsigned long long)plan->n_quantised, (unsigned long long)plan->n_weights,
             (unsigned long long)plan->n_quantised_weights, (unsigned long long)plan->source_nbytes,
             (unsigned long long)plan->quantised_source_nbytes);
-    fprintf(out, "\"tensors_carried\":%llu,\"groups_carried\":%llu,\"fallbacks\":%llu,", (unsigned long long)plan->n_carried,
-            (unsigned long long)plan->n_carried_groups, (unsigned long long)plan->n_fallbacks);
+    fprintf(out, "\"tensors_carried\":%llu,\"groups_carried\":%llu,\"fused_sets\":%llu,\"tensors_fused\":%llu,\"fallbacks\":%llu,",
+            (unsigned long long)plan->n_carried, (unsigned long long)plan->n_carried_groups, (unsigned long long)plan->n_fused_sets,
+            (unsigned long long)plan->n_fused, (unsigned long long)plan->n_fallbacks);
     fputs("\"quantised_share\":", out);
     print_json_number(out, plan->source_nbytes ? (double)plan->quantised_source_nbytes / (double)plan->source_nbytes : 0.0);
     fputs(",\"bits_per_weight\":", out);

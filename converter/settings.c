@@ -45,8 +45,10 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_IMATRIX] = { "imatrix", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS, true,
                       "activation statistics (llama.cpp's imatrix, .dat or .gguf, or llmq's own) that weigh the errors of weights where scales are "
                       "searched" },
-    [SET_NVFP4_SCALE] = { "nvfp4-scale", SETTING_CHOICE, "tensor|none", "tensor", 0, 0, PLANS | CMD_BENCH, true,
-                          "NVFP4 with a float scale of each matrix beside the scales of groups, or without (as llama.cpp's own quantiser)" },
+    [SET_NVFP4_SCALE] = { "nvfp4-scale", SETTING_CHOICE, "fused|tensor|none", "fused", 0, 0, PLANS | CMD_BENCH, true,
+                          "NVFP4 with a float scale of each matrix beside the scales of groups: q, k and v of a layer, and gate and up, have it in "
+                          "common, or "
+                          "each its own; or without (as llama.cpp's own quantiser)" },
     [SET_NO_FALLBACK] = { "no-fallback", SETTING_FLAG, NULL, NULL, 0, 0, PLANS, true,
                           "refuse, instead of naming another format, where a row is no multiple of the format's block" },
     [SET_ALLOW_REQUANTIZE] = { "allow-requantize", SETTING_FLAG, NULL, NULL, 0, 0, PLANS, true,
@@ -311,6 +313,12 @@ uint64_t settings_number(const struct settings *settings, enum setting_id id)
     if (settings_table[id].type == SETTING_BYTES) parse_bytes(settings_text(settings, id), &value);
     else parse_count(settings_text(settings, id), &value);
     return value;
+}
+
+const char *settings_tensor_scale(const struct settings *settings)
+{
+    const char *value = settings->values[SET_NVFP4_SCALE];
+    return value && strcmp(value, "fused") == 0 ? "tensor" : value;
 }
 
 void settings_print_help(FILE *out, uint32_t command)

@@ -117,6 +117,9 @@ const char *settings_text(const struct settings *settings, enum setting_id id); 
 uint64_t settings_number(const struct settings *settings, enum setting_id id); /* COUNT and BYTES */
 bool settings_is(const struct settings *settings, enum setting_id id, const char *choice);
 
+/* --nvfp4-scale as one matrix sees it, "tensor" or "none"; NULL: not given. */
+const char *settings_tensor_scale(const struct settings *settings);
+
 /* Prints the options of a command, one row each. */
 void settings_print_help(FILE *out, uint32_t command);
 
