@@ -205,3 +205,32 @@ enum status matrix_encode(const struct matrix *matrix, uint64_t index, const uin
     if (codec_encode(matrix->quant, matrix->kernels, &tile, scratch, &fault)) return OK;
     return fault_status(matrix, &place, &fault, err);
 }
+
+/* What is observed, with the scale of the matrix as given. */
+static enum status observe_beside(const struct matrix *matrix, const uint8_t *bytes, float tensor_scale, const struct codec_scratch *scratch,
+                                  struct observed *observed, struct err *err)
+{
+    *observed = (struct observed){ NULL, NULL };
+    observed->tensor_scales = malloc(sizeof tensor_scale);
+    if (!observed->tensor_scales) return err_set(err, ERR_MEMORY, "out of memory");
+    *observed->tensor_scales = tensor_scale;
+    return matrix->spans ? find_scales(matrix, bytes, scratch, &observed->given, err) : OK;
+}
+
+enum status matrix_encode_all(const struct matrix *matrix, const uint8_t *bytes, const float *tensor_scale, const struct codec_scratch *scratch,
+                              uint8_t *const whole[CODEC_PLANES_MAX], struct err *err)
+{
+    struct observed observed = { NULL, NULL };
+    enum status status = OK;
+    if (matrix->quant->tensor_scale && tensor_scale) status = observe_beside(matrix, bytes, *tensor_scale, scratch, &observed, err);
+    else if (matrix->observed) status = matrix_observe(matrix, bytes, scratch, &observed, err);
+    for (uint64_t t = 0; t < plane_tile_count(&matrix->source) && status == OK; t++) {
+        uint8_t *planes[CODEC_PLANES_MAX] = { NULL };
+        for (uint32_t k = 0; k < matrix->n_planes; k++)
+            if (!matrix_is_whole(matrix, k)) planes[k] = whole[k] + plane_tile_offset(&matrix->planes[k], t);
+        status = matrix_encode(matrix, t, bytes + plane_tile_offset(&matrix->source, t), &observed, scratch, planes, err);
+    }
+    if (status == OK) matrix_store_whole(matrix, &observed, whole);
+    observed_free(&observed);
+    return status;
+}

@@ -55,6 +55,11 @@ void observed_free(struct observed *observed);
 enum status matrix_encode(const struct matrix *matrix, uint64_t tile, const uint8_t *bytes, const struct observed *observed,
                           const struct codec_scratch *scratch, uint8_t *const planes[CODEC_PLANES_MAX], struct err *err);
 
+/* All steps for all tiles: bytes has all stored weights, whole the bytes of all planes. tensor_scale is the scale of the matrix where the caller has
+ * one, NULL to find it; it counts for formats with that level only. */
+enum status matrix_encode_all(const struct matrix *matrix, const uint8_t *bytes, const float *tensor_scale, const struct codec_scratch *scratch,
+                              uint8_t *const whole[CODEC_PLANES_MAX], struct err *err);
+
 /* True for a plane that matrix_store_whole writes, once. */
 bool matrix_is_whole(const struct matrix *matrix, uint32_t plane);
 void matrix_store_whole(const struct matrix *matrix, const struct observed *observed, uint8_t *const planes[CODEC_PLANES_MAX]);

@@ -3,7 +3,7 @@
  *   "int4:group=64" -> struct quant -> sizes of planes;   f32 rows -> matrix_encode, tile after tile -> planes;   planes -> codec_decode_row, row after row -> f32 rows
  *
  * Why this way: the caller's rows are the one big tile source; no copy is made of them.
- * Corner cases: 0 rows or columns have planes of 0 bytes; with group "tensor" all rows of a call share the scale; a tensor whose file gives other
+ * Corner cases: 0 rows or columns have planes of 0 bytes; with group "tensor" all rows of a call share the scale, and the scale of a matrix (nvfp4) is the third plane; a tensor whose file gives other
  * facts than the format table is refused, its codes would mean something else.
  * Reference: llmq.h, NUMERICS.md, FORMAT.md 3.2. Worked number: int4:group=64, 2 x 100: codes_row 50, scales_row 4.
  */
@@ -72,8 +72,6 @@ void llmq_quant_close(struct llmq_quant *quant)
 static enum status make(const struct llmq_quant *quant, uint64_t n_rows, uint64_t cols, struct matrix *matrix, struct err *err)
 {
     const struct shape shape = { n_rows, cols, 1 };
-    if (quant->quant.tensor_scale)
-        return err_set(err, ERR_UNSUPPORTED, "rows alone have no scale of their matrix; open '%s:tensor-scale=none'", quant->quant.format->name);
     return matrix_make(&quant->quant, quant->kernels, dtype_find("F32", 3), &shape, matrix, err);
 }
 
@@ -97,22 +95,6 @@ enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_row
 
 /* ---- quantising ----------------------------------------------------------------------------------------------------------------- */
 
-static enum status encode_all(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch,
-                              uint8_t *const whole[CODEC_PLANES_MAX], struct err *err)
-{
-    struct observed observed = { NULL, NULL };
-    enum status status = matrix->observed ? matrix_observe(matrix, bytes, scratch, &observed, err) : OK;
-    for (uint64_t t = 0; t < plane_tile_count(&matrix->source) && status == OK; t++) {
-        uint8_t *planes[CODEC_PLANES_MAX] = { NULL };
-        for (uint32_t k = 0; k < matrix->n_planes; k++)
-            if (!matrix_is_whole(matrix, k)) planes[k] = whole[k] + plane_tile_offset(&matrix->planes[k], t);
-        status = matrix_encode(matrix, t, bytes + plane_tile_offset(&matrix->source, t), &observed, scratch, planes, err);
-    }
-    if (status == OK) matrix_store_whole(matrix, &observed, whole);
-    observed_free(&observed);
-    return status;
-}
-
 enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float *x, uint64_t n_rows, uint64_t cols, void *codes, void *scales,
                                     void *zeros, struct llmq_error *error)
 {
@@ -127,7 +109,7 @@ enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float 
     if (!zeros && matrix.n_planes > 2) return api_null("zeros", error);
     uint8_t *const whole[CODEC_PLANES_MAX] = { codes, scales, zeros, NULL };
     status = matrix_scratch_open(&matrix, &scratch, err);
-    if (status == OK) status = encode_all(&matrix, (const uint8_t *)(const void *)x, &scratch, whole, err);
+    if (status == OK) status = matrix_encode_all(&matrix, (const uint8_t *)(const void *)x, NULL, &scratch, whole, err);
     matrix_scratch_close(&scratch);
     return api_status(status);
 }
@@ -137,6 +119,7 @@ enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float 
 /* Rows that plane number k goes on when row r of a matrix has been decoded. */
 static uint64_t rows_on(const struct quant *quant, uint64_t n_rows, uint64_t r, uint32_t k)
 {
+    if (k == 2 && quant->tensor_scale) return 0;
     return k == 0 ? 1 : quant_scale_row(quant, n_rows, r + 1) - quant_scale_row(quant, n_rows, r);
 }
 
@@ -151,8 +134,10 @@ enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void
     if (!scales && matrix.n_planes > 1) return api_null("scales", error);
     if (!zeros && matrix.n_planes > 2) return api_null("zeros", error);
     const uint8_t *streams[CODEC_PLANES_MAX] = { codes, scales, zeros, NULL };
+    float tensor_scale = 1.0f;
+    if (quant->quant.tensor_scale) ggml_f32.decode(zeros, 1, &tensor_scale);
     for (uint64_t r = 0; r < n_rows; r++) {
-        codec_decode_row(&quant->quant, quant->kernels, streams, 1.0f, 0, (size_t)cols, out + r * cols);
+        codec_decode_row(&quant->quant, quant->kernels, streams, tensor_scale, 0, (size_t)cols, out + r * cols);
         for (uint32_t k = 0; k < matrix.n_planes; k++) streams[k] += rows_on(&quant->quant, n_rows, r, k) * plane_row_nbytes(&matrix.planes[k]);
     }
     return LLMQ_OK;

@@ -221,6 +221,7 @@ struct llmq_quant;
  *     rule=mse        how a scale is chosen: absmax or mse; MX formats: floor, even, ceil, rceil, search; block floating point: floor, search
  *     rounding=away   nearest-even (default), away, up, truncate
  *     half-range=int_max                 symmetric integers: the largest weight goes to the largest code (half: half a code beyond it)
+ *     tensor-scale=none                  nvfp4 without the scale of the matrix
  *     sub-block=2  shift-bits=1          bfp-prime
  *     kernel=1  negative-end=full        the lowest code is used too: bfp with 7 magnitude bits, mxint8
  *
@@ -237,7 +238,8 @@ void llmq_quant_close(struct llmq_quant *quant);
 
 /* Bytes of the three planes of a matrix of weights. */
 struct llmq_sizes {
-    uint64_t codes, scales, zeros; /* of all rows; zeros is that of shifts for formats that have these, 0 for those with neither */
+    uint64_t codes, scales,
+        zeros; /* of all rows; zeros is that of shifts for formats that have these, of the one float scale of the matrix for nvfp4, 0 for those with none of them */
     uint64_t codes_row, scales_row, zeros_row; /* of one row of the plane */
 };
 
@@ -248,23 +250,88 @@ struct llmq_sizes {
  *     zeros_row  = ceil(groups * bits / 8)             zeros  = n_rows * zeros_row         (one zero point in all for group=tensor)
  *
  * with groups = ceil(cols / group), 1 for group=channel and group=tensor. For group=128x128 ceil(n_rows / 128) rows of scales; of shifts there are
- * ceil(cols / sub-block) a row. int4:group=64, 2 x 100: codes 100, scales 8.
+ * ceil(cols / sub-block) a row; nvfp4 has one float, the scale of the matrix, in place of zeros (none with tensor-scale=none). int4:group=64, 2 x 100: codes 100, scales 8.
  * n_rows and cols may be 0. LLMQ_ERR_UNSUPPORTED when a size overflows. */
 enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_rows, uint64_t cols, struct llmq_sizes *sizes, struct llmq_error *error);
 
 /* Quantises n_rows x cols weights at x (NUMERICS.md 3, 4) into the buffers codes, scales and zeros, which have the
  * bytes that llmq_quant_sizes gives; zeros may be NULL when that is 0. Each row is quantised by itself, so a matrix may
  * be worked off in several calls, also in several threads, each with its own rows of the planes; except with
- * group=tensor and group=128x128, where one call brings the whole matrix. A NaN, an Inf or a scale that is too large for its type is
+ * group=tensor, group=128x128 and the scale of a matrix (nvfp4), where one call brings the whole matrix. A NaN, an Inf or a scale that is too large for its type is
  * LLMQ_ERR_DATA with row and column. Memory: below 3 MB. Thread-safe. */
 enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float *x, uint64_t n_rows, uint64_t cols, void *codes, void *scales,
                                     void *zeros, struct llmq_error *error);
 
 /* The reverse: n_rows x cols weights into out, weight = value(code) * scale or (code - zero) * scale (FORMAT.md 4).
  * Planes as llmq_quantise_rows or llmq_read_plane gives them; any codes and scales are decoded, also such as no encoder
- * writes. zeros may be NULL for formats without zero points or shifts. Allocates nothing. Thread-safe. */
+ * writes. zeros may be NULL for formats without zero points, shifts or scale of the matrix. Allocates nothing. Thread-safe. */
 enum llmq_status llmq_dequantise_rows(const struct llmq_quant *quant, const void *codes, const void *scales, const void *zeros, uint64_t n_rows,
                                       uint64_t cols, float *out, struct llmq_error *error);
+
+/* ---- tensors of any rank, along any axis, with computed or given scales ---------------------------------------------------------- */
+
+/* A tensor in memory, row-major without gaps, and the axis that its scales go by. It is quantised as a matrix of rows x cols:
+ *
+ *     group=N, MX, BFP, 128x128, blocks   groups run along the axis: the axis is swapped with the last one, then rows x cols as everywhere
+ *     group=channel                       a scale for each index of the axis: the axis is moved to the front, rows = dims[axis], cols = all others
+ *     group=tensor                        the axis does not count
+ *
+ * So a weight [out, in] has axis 1 for groups and axis 0 for channels. Planes are those of that matrix. Counterpart of axis, group_size and qscheme. */
+struct llmq_view {
+    const uint64_t *dims; /* rank of them, outermost first; NULL for a scalar */
+    uint32_t rank; /* 0 .. 64 */
+    int32_t axis; /* -rank .. rank - 1; 0 or -1 for a scalar */
+};
+
+/* What a view becomes. */
+struct llmq_view_sizes {
+    uint64_t rows, cols; /* of the matrix */
+    uint64_t n_scales; /* how many scales there are, row by row of the plane; 0 for blocks */
+    uint64_t n_zeros; /* how many zero points or shifts, 0 for formats without */
+    struct llmq_sizes planes; /* bytes, as llmq_quant_sizes gives them */
+};
+
+/* LLMQ_ERR_USAGE for an axis that is not there and, of blocks, a length along it that is no whole blocks; LLMQ_ERR_UNSUPPORTED when a size overflows. */
+enum llmq_status llmq_view_sizes(const struct llmq_quant *quant, const struct llmq_view *view, struct llmq_view_sizes *sizes,
+                                 struct llmq_error *error);
+
+/* What the caller has decided instead of the scale rule; members that are NULL or 0 leave it to the library. */
+struct llmq_given {
+    const float
+        *scales; /* n_scales of them. Rounded to the format's scale type first (e8m0: must be a power of two). Positive and finite, in range of
+                            the type; codebooks take any finite number. bfp and bfp-prime: 2^(exponent - 127), mxint8 the scale X of OCP */
+    const int32_t *zeros; /* with scales: n_zeros zero points (0 .. largest code) or shifts (0 .. 2^shift-bits - 1); NULL: all 0 */
+    const float *tensor_scale; /* nvfp4: the one scale of the matrix, positive and finite */
+    int32_t code_min,
+        code_max; /* with scales, integer formats: the least and the largest code to be used (quant_min, quant_max); both 0: all codes */
+};
+
+/* Quantises the tensor x to planes: code = clamp(R(x / s) + z, code_min, code_max) (NUMERICS.md 4), elements of MX and floats likewise. given may be
+ * NULL: then the bytes are those of llmq_quantise_rows, and of the program, for that matrix. Counterpart of ScaledRealQuantizeFunction and
+ * NonScaledRealQuantizeFunction. A NaN or Inf weight and a scale too large for its type are LLMQ_ERR_DATA with row and column of the matrix; given
+ * values out of range, given scales for blocks (which have them inside) and for rule=reference are LLMQ_ERR_USAGE. Memory: up to two copies of x.
+ * Thread-safe. */
+enum llmq_status llmq_quantise(const struct llmq_quant *quant, const struct llmq_view *view, const float *x, const struct llmq_given *given,
+                               void *codes, void *scales, void *zeros, struct llmq_error *error);
+
+/* Planes to the tensor out. Counterpart of DeQuantizeFunction. */
+enum llmq_status llmq_dequantise(const struct llmq_quant *quant, const struct llmq_view *view, const void *codes, const void *scales,
+                                 const void *zeros, float *out, struct llmq_error *error);
+
+/* y = llmq_dequantise(llmq_quantise(x)); y may be x. Counterpart of ScaledFakeQuantizeFunction, NonScaledFakeQuantizeFunction, BFPQuantizer and
+ * MXQuantizer (whose defaults are bfp16, mxint8 and rule=floor). */
+enum llmq_status llmq_fake_quantise(const struct llmq_quant *quant, const struct llmq_view *view, const float *x, const struct llmq_given *given,
+                                    float *y, struct llmq_error *error);
+
+/* The backward of all of them, straight through: dx = g, n numbers; dx may be g. */
+enum llmq_status llmq_straight_through(const float *g, size_t n, float *dx, struct llmq_error *error);
+
+/* Planes as numbers: n_scales scales to values, n_zeros zero points or shifts to points, the scale of the matrix to tensor_scale, each of which may
+ * be NULL, and rows * cols codes to codes_out, of integers as their value, of other elements as their bits. What is written here may be given again
+ * (shifts are not part of values). Blocks have no numbers: LLMQ_ERR_USAGE. */
+enum llmq_status llmq_planes_read(const struct llmq_quant *quant, const struct llmq_view *view, const void *codes, const void *scales,
+                                  const void *zeros, int32_t *codes_out, float *values, int32_t *points, float *tensor_scale,
+                                  struct llmq_error *error);
 
 /* ---- writing a container -------------------------------------------------------------------------------------------------------- */
 
