@@ -333,6 +333,91 @@ enum llmq_status llmq_planes_read(const struct llmq_quant *quant, const struct l
                                   const void *zeros, int32_t *codes_out, float *values, int32_t *points, float *tensor_scale,
                                   struct llmq_error *error);
 
+/* ---- casts to one element ------------------------------------------------------------------------------------------------------- */
+
+/* Elements by name: e4m3 (fp8_e4m3), e5m2, e3m2, e2m3, e2m1 (fp4), mxint8 (code * 2^-6), int2 .. int8, uint2 .. uint8, nf4 and the other codebooks, and
+ * f16 (float16), bf16 (bfloat16). Sets *bits to the bits of a code. LLMQ_ERR_USAGE for an unknown name, as in the functions below. */
+enum llmq_status llmq_element_bits(const char *element, uint32_t *bits, struct llmq_error *error);
+
+/* codes[i] = the code of clamp(fl(x[i] / scale), -max, max), n of them; scale 0: none. rounding NULL: nearest-even ("away", "up", "truncate"; codebooks,
+ * f16 and bf16 know nearest-even only). Inf saturates (f16 and bf16 are plain IEEE casts and keep it); a NaN gives the NaN code of the element and is LLMQ_ERR_DATA where there is none; -0 keeps its
+ * sign. Counterpart of QuantE4M3Function and QuantE5M2Function. */
+enum llmq_status llmq_element_encode(const char *element, const char *rounding, float scale, const float *x, size_t n, uint16_t *codes,
+                                     struct llmq_error *error);
+
+/* x[i] = fl(value(codes[i]) * scale); scale 0: none. Any code is decoded, of its low bits. Counterpart of DequantE4M3Function and DequantE5M2Function
+ * (which then round to f16: llmq_element_cast to "f16"). */
+enum llmq_status llmq_element_decode(const char *element, float scale, const uint16_t *codes, size_t n, float *x, struct llmq_error *error);
+
+/* There and back: y[i] = decode(encode(x[i])); y may be x. */
+enum llmq_status llmq_element_cast(const char *element, const char *rounding, float scale, const float *x, size_t n, float *y,
+                                   struct llmq_error *error);
+
+/* The rounding ("nearest-even", ..; a constant) that a numeric code of another tool stands for, and back. vocabulary "onnx": 0 away, 1 up, 2
+ * nearest-even (rounding_mode of the BFP and MX operators); "torch": 2 up, 3 away, 8 nearest-even (round_mode, rounding_key). Any other code, and a
+ * rounding without one, is LLMQ_ERR_USAGE. */
+enum llmq_status llmq_rounding_of_code(const char *vocabulary, int32_t code, const char **rounding, struct llmq_error *error);
+enum llmq_status llmq_code_of_rounding(const char *vocabulary, const char *rounding, int32_t *code, struct llmq_error *error);
+
+/* ---- multiplier quantisers (ApproxQuantizer, MinMaxQuant) ----------------------------------------------------------------------- */
+
+/* Integers -int_max .. int_max by a factor that multiplies (NUMERICS_LEARNED.md 6). */
+struct llmq_approx {
+    uint32_t bits; /* 2 .. 16 */
+    int32_t int_max; /* 2^(bits-1) - 1 */
+    float factor; /* scale_factor = int_max / minmax */
+};
+
+/* For a range of +-minmax (>= 0; 0: factor 1), as PACTQuant has it with alpha; and MinMaxQuant: minmax = max|x| of n finite weights. As a scale rule of
+ * the converter's integer formats this is half-range=int_max. */
+enum llmq_status llmq_approx_for_range(uint32_t bits, float minmax, struct llmq_approx *approx, struct llmq_error *error);
+enum llmq_status llmq_approx_minmax(uint32_t bits, const float *x, size_t n, struct llmq_approx *approx, struct llmq_error *error);
+
+/* q = RNE(clip(fl(x * factor), -int_max, int_max)) as floats, and x = fl(q / factor); outputs may be inputs. */
+enum llmq_status llmq_approx_quantize(const struct llmq_approx *approx, const float *x, size_t n, float *q, struct llmq_error *error);
+enum llmq_status llmq_approx_dequantize(const struct llmq_approx *approx, const float *q, size_t n, float *x, struct llmq_error *error);
+
+/* dL/dx = g * factor from g = dL/dq; masked: 0 where |x * factor| > int_max (x may be NULL otherwise). dx may be g. */
+enum llmq_status llmq_approx_backward(const struct llmq_approx *approx, int masked, const float *x, const float *g, size_t n, float *dx,
+                                      struct llmq_error *error);
+
+/* ---- packing orders ------------------------------------------------------------------------------------------------------------- */
+
+/* How codes of b bits become bytes. In all orders unused bits are 0, and words of 32 bits are little-endian. */
+enum llmq_order {
+    LLMQ_ORDER_STREAM =
+        0, /* code i at bits i*b of a little-endian bit stream: planes of llmq, compressed-tensors, MLX, plain int4 words, fp4, fp6; b 1 .. 32 */
+    LLMQ_ORDER_WORDS, /* the same, ending on a whole word of 32 bits: GPTQ */
+    LLMQ_ORDER_AWQ, /* 4 bits: nibble i of each word is code [0,2,4,6,1,3,5,7][i] of its 8; the last word is filled with 0 */
+    LLMQ_ORDER_HALVES_16, /* 4 bits: byte j of 16 codes has code j low and j + 8 high: NVFP4 of GGUF */
+    LLMQ_ORDER_HALVES_32, /* .. of 32 codes j and j + 16: Q4_0, IQ4_NL, MXFP4 of GGUF */
+    LLMQ_ORDER_HALVES_64, /* .. of 64 codes j and j + 32: Q4_K of GGUF */
+    LLMQ_ORDER_MX_FP6, /* 6 bits: 4 codes in 3 bytes: their upper two bits, the first in the highest, then the low nibbles of 0, 1 and of 2, 3, even ones high */
+    LLMQ_ORDER_COUNT
+};
+
+struct llmq_packing {
+    enum llmq_order order;
+    uint32_t bits; /* of a code */
+    int is_signed; /* 1: codes are -2^(bits-1) .. 2^(bits-1) - 1 in two's complement; 0: 0 .. 2^bits - 1 */
+    int64_t offset; /* added to a code before it is packed, subtracted after: 2^(bits-1) for compressed-tensors, which then packs unsigned */
+};
+
+/* Bytes of n codes: of whole units of the order. Unpacking needs as many. LLMQ_ERR_USAGE for bits that the order does not have. */
+enum llmq_status llmq_packed_nbytes(const struct llmq_packing *packing, uint64_t n, uint64_t *nbytes, struct llmq_error *error);
+
+/* n codes into the bytes that llmq_packed_nbytes says, and back. A code (with its offset) that does not fit in its bits is LLMQ_ERR_USAGE with its
+ * number. Thread-safe, allocates nothing. */
+enum llmq_status llmq_pack(const struct llmq_packing *packing, const int64_t *codes, uint64_t n, void *out, struct llmq_error *error);
+enum llmq_status llmq_unpack(const struct llmq_packing *packing, const void *bytes, uint64_t n, int64_t *codes, struct llmq_error *error);
+
+/* The same down the columns of a matrix of rows x cols codes into a matrix of words [words of a column, cols], as GPTQ's qweight (order WORDS) and the
+ * zero points of compressed-tensors lie: word r of column n at out + 4 * (r * cols + n). Order WORDS or AWQ; rows * bits is filled up to whole words. */
+enum llmq_status llmq_pack_columns(const struct llmq_packing *packing, const int64_t *codes, uint64_t rows, uint64_t cols, void *out,
+                                   struct llmq_error *error);
+enum llmq_status llmq_unpack_columns(const struct llmq_packing *packing, const void *bytes, uint64_t rows, uint64_t cols, int64_t *codes,
+                                     struct llmq_error *error);
+
 /* ---- writing a container -------------------------------------------------------------------------------------------------------- */
 
 /* One tensor to be written. */
