@@ -54,6 +54,13 @@ static inline enum llmq_status api_null(const char *what, struct llmq_error *err
     return api_status(err_set(api_err(error), ERR_USAGE, "%s is NULL", what));
 }
 
+/* The rounding of a name, nearest-even for NULL. */
+static inline enum status api_rounding(const char *name, enum rounding *rounding, struct err *err)
+{
+    *rounding = name ? rounding_find(name) : ROUND_NEAREST_EVEN;
+    return *rounding != ROUND_COUNT ? OK : err_set(err, ERR_USAGE, "rounding '%s' is none of nearest-even, away, up, truncate", name);
+}
+
 /* The sentence for an index that is not there. */
 static inline enum llmq_status api_index(const char *what, size_t index, size_t count, struct llmq_error *error)
 {

@@ -49,12 +49,6 @@ static enum status cast_check(const char *element, float scale, struct cast *cas
     return OK;
 }
 
-static enum status rounding_of(const char *name, enum rounding *rounding, struct err *err)
-{
-    *rounding = name ? rounding_find(name) : ROUND_NEAREST_EVEN;
-    return *rounding != ROUND_COUNT ? OK : err_set(err, ERR_USAGE, "rounding '%s' is none of nearest-even, away, up, truncate", name);
-}
-
 /* The code of a NaN; 0 where there is none. */
 static uint32_t nan_code(const struct cast *cast)
 {
@@ -104,7 +98,7 @@ static enum llmq_status cast_all(const char *element, const char *rounding, floa
     struct cast cast;
     enum rounding mode;
     enum status status = cast_check(element, scale, &cast, api_err(error));
-    if (status == OK) status = rounding_of(rounding, &mode, api_err(error));
+    if (status == OK) status = api_rounding(rounding, &mode, api_err(error));
     if (status == OK && n && !x) return api_null("x", error);
     if (status == OK && (cast.encode_half || cast.elem->kind == ELEM_CODEBOOK) && mode != ROUND_NEAREST_EVEN)
         status = err_set(api_err(error), ERR_USAGE, "element %s is rounded to nearest even only", element);
@@ -163,7 +157,7 @@ enum llmq_status llmq_code_of_rounding(const char *vocabulary, const char *round
     enum rounding mode;
     if (!rounding || !code) return api_null(rounding ? "code" : "rounding", error);
     enum status status = vocabulary_of(vocabulary, &found, api_err(error));
-    if (status == OK) status = rounding_of(rounding, &mode, api_err(error));
+    if (status == OK) status = api_rounding(rounding, &mode, api_err(error));
     if (status != OK) return api_status(status);
     const int32_t known = foreign_rounding_code(found, mode);
     if (known < 0) return api_status(err_set(api_err(error), ERR_USAGE, "%s has no code for rounding %s", vocabulary, rounding));

@@ -117,8 +117,8 @@ static uint64_t count_of(const struct matrix *matrix, uint32_t plane)
     return matrix->shape.rows && matrix->shape.cols ? matrix->planes[plane].rows * matrix->planes[plane].cols : 0;
 }
 
-enum llmq_status llmq_view_sizes(const struct llmq_quant *quant, const struct llmq_view *view, struct llmq_view_sizes *sizes,
-                                 struct llmq_error *error)
+enum llmq_status llmq_view_measure(const struct llmq_quant *quant, const struct llmq_view *view, struct llmq_view_sizes *sizes,
+                                   struct llmq_error *error)
 {
     struct turn turn;
     struct matrix matrix;
@@ -384,7 +384,7 @@ enum llmq_status llmq_fake_quantise(const struct llmq_quant *quant, const struct
                                     float *y, struct llmq_error *error)
 {
     struct llmq_view_sizes sizes;
-    enum llmq_status result = llmq_view_sizes(quant, view, &sizes, error);
+    enum llmq_status result = llmq_view_measure(quant, view, &sizes, error);
     if (result != LLMQ_OK) return result;
     if (!y && sizes.rows && sizes.cols) return api_null("y", error);
     void *codes = malloc((size_t)sizes.planes.codes + 1), *scales = malloc((size_t)sizes.planes.scales + 1),

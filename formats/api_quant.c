@@ -3,7 +3,8 @@
  *   "int4:group=64" -> struct quant -> sizes of planes;   f32 rows -> matrix_encode, tile after tile -> planes;   planes -> codec_decode_row, row after row -> f32 rows
  *
  * Why this way: the caller's rows are the one big tile source; no copy is made of them.
- * Corner cases: 0 rows or columns have planes of 0 bytes; with group "tensor" all rows of a call share the scale, and the scale of a matrix (nvfp4) is the third plane; a tensor whose file gives other
+ * Corner cases: 0 rows or columns have planes of 0 bytes; with group "tensor" all rows of a call share the scale; the
+ * scale of a matrix (nvfp4) is the third plane; a tensor whose file gives other
  * facts than the format table is refused, its codes would mean something else.
  * Reference: llmq.h, NUMERICS.md, FORMAT.md 3.2. Worked number: int4:group=64, 2 x 100: codes_row 50, scales_row 4.
  */

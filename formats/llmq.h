@@ -1,4 +1,5 @@
-/* llmq.h: the public C interface of llmq: read models, quantise and dequantise rows of weights, write .llmq containers.
+/* llmq.h: the public C interface of llmq: read models, quantise and dequantise weights, learn and observe their scales,
+ * pack codes, write .llmq containers.
  *
  *     struct llmq_error error;
  *     struct llmq_model *model;
@@ -250,14 +251,16 @@ struct llmq_sizes {
  *     zeros_row  = ceil(groups * bits / 8)             zeros  = n_rows * zeros_row         (one zero point in all for group=tensor)
  *
  * with groups = ceil(cols / group), 1 for group=channel and group=tensor. For group=128x128 ceil(n_rows / 128) rows of scales; of shifts there are
- * ceil(cols / sub-block) a row; nvfp4 has one float, the scale of the matrix, in place of zeros (none with tensor-scale=none). int4:group=64, 2 x 100: codes 100, scales 8.
+ * ceil(cols / sub-block) a row; nvfp4 has one float, the scale of the matrix, in place of zeros (none with
+ * tensor-scale=none). int4:group=64, 2 x 100: codes 100, scales 8.
  * n_rows and cols may be 0. LLMQ_ERR_UNSUPPORTED when a size overflows. */
 enum llmq_status llmq_quant_sizes(const struct llmq_quant *quant, uint64_t n_rows, uint64_t cols, struct llmq_sizes *sizes, struct llmq_error *error);
 
 /* Quantises n_rows x cols weights at x (NUMERICS.md 3, 4) into the buffers codes, scales and zeros, which have the
  * bytes that llmq_quant_sizes gives; zeros may be NULL when that is 0. Each row is quantised by itself, so a matrix may
  * be worked off in several calls, also in several threads, each with its own rows of the planes; except with
- * group=tensor, group=128x128 and the scale of a matrix (nvfp4), where one call brings the whole matrix. A NaN, an Inf or a scale that is too large for its type is
+ * group=tensor, group=128x128 and the scale of a matrix (nvfp4), where one call brings the whole matrix. A NaN, an Inf
+ * or a scale that is too large for its type is
  * LLMQ_ERR_DATA with row and column. Memory: below 3 MB. Thread-safe. */
 enum llmq_status llmq_quantise_rows(const struct llmq_quant *quant, const float *x, uint64_t n_rows, uint64_t cols, void *codes, void *scales,
                                     void *zeros, struct llmq_error *error);
@@ -291,9 +294,10 @@ struct llmq_view_sizes {
     struct llmq_sizes planes; /* bytes, as llmq_quant_sizes gives them */
 };
 
-/* LLMQ_ERR_USAGE for an axis that is not there and, of blocks, a length along it that is no whole blocks; LLMQ_ERR_UNSUPPORTED when a size overflows. */
-enum llmq_status llmq_view_sizes(const struct llmq_quant *quant, const struct llmq_view *view, struct llmq_view_sizes *sizes,
-                                 struct llmq_error *error);
+/* LLMQ_ERR_USAGE for an axis that is not there and, of blocks, a length along it that is no whole blocks;
+ * LLMQ_ERR_UNSUPPORTED when a size overflows. */
+enum llmq_status llmq_view_measure(const struct llmq_quant *quant, const struct llmq_view *view, struct llmq_view_sizes *sizes,
+                                   struct llmq_error *error);
 
 /* What the caller has decided instead of the scale rule; members that are NULL or 0 leave it to the library. */
 struct llmq_given {
@@ -306,10 +310,11 @@ struct llmq_given {
         code_max; /* with scales, integer formats: the least and the largest code to be used (quant_min, quant_max); both 0: all codes */
 };
 
-/* Quantises the tensor x to planes: code = clamp(R(x / s) + z, code_min, code_max) (NUMERICS.md 4), elements of MX and floats likewise. given may be
- * NULL: then the bytes are those of llmq_quantise_rows, and of the program, for that matrix. Counterpart of ScaledRealQuantizeFunction and
- * NonScaledRealQuantizeFunction. A NaN or Inf weight and a scale too large for its type are LLMQ_ERR_DATA with row and column of the matrix; given
- * values out of range, given scales for blocks (which have them inside) and for rule=reference are LLMQ_ERR_USAGE. Memory: up to two copies of x.
+/* Quantises the tensor x to planes: code = clamp(R(x / s) + z, code_min, code_max) (NUMERICS.md 4), elements of MX and
+ * floats likewise. given may be NULL: then the bytes are those of llmq_quantise_rows, and of the program, for that
+ * matrix. Counterpart of ScaledRealQuantizeFunction and NonScaledRealQuantizeFunction. A NaN or Inf weight and a scale
+ * too large for its type are LLMQ_ERR_DATA with row and column of the matrix; given values out of range, given scales
+ * for blocks (which have them inside) and for rule=reference are LLMQ_ERR_USAGE. Memory: up to two copies of x.
  * Thread-safe. */
 enum llmq_status llmq_quantise(const struct llmq_quant *quant, const struct llmq_view *view, const float *x, const struct llmq_given *given,
                                void *codes, void *scales, void *zeros, struct llmq_error *error);
@@ -318,44 +323,47 @@ enum llmq_status llmq_quantise(const struct llmq_quant *quant, const struct llmq
 enum llmq_status llmq_dequantise(const struct llmq_quant *quant, const struct llmq_view *view, const void *codes, const void *scales,
                                  const void *zeros, float *out, struct llmq_error *error);
 
-/* y = llmq_dequantise(llmq_quantise(x)); y may be x. Counterpart of ScaledFakeQuantizeFunction, NonScaledFakeQuantizeFunction, BFPQuantizer and
- * MXQuantizer (whose defaults are bfp16, mxint8 and rule=floor). */
+/* y = llmq_dequantise(llmq_quantise(x)); y may be x. Counterpart of ScaledFakeQuantizeFunction,
+ * NonScaledFakeQuantizeFunction, BFPQuantizer and MXQuantizer (whose defaults are bfp16, mxint8 and rule=floor). */
 enum llmq_status llmq_fake_quantise(const struct llmq_quant *quant, const struct llmq_view *view, const float *x, const struct llmq_given *given,
                                     float *y, struct llmq_error *error);
 
 /* The backward of all of them, straight through: dx = g, n numbers; dx may be g. */
 enum llmq_status llmq_straight_through(const float *g, size_t n, float *dx, struct llmq_error *error);
 
-/* Planes as numbers: n_scales scales to values, n_zeros zero points or shifts to points, the scale of the matrix to tensor_scale, each of which may
- * be NULL, and rows * cols codes to codes_out, of integers as their value, of other elements as their bits. What is written here may be given again
- * (shifts are not part of values). Blocks have no numbers: LLMQ_ERR_USAGE. */
+/* Planes as numbers: n_scales scales to values, n_zeros zero points or shifts to points, the scale of the matrix to
+ * tensor_scale, each of which may be NULL, and rows * cols codes to codes_out, of integers as their value, of other
+ * elements as their bits. What is written here may be given again (shifts are not part of values). Blocks have no
+ * numbers: LLMQ_ERR_USAGE. */
 enum llmq_status llmq_planes_read(const struct llmq_quant *quant, const struct llmq_view *view, const void *codes, const void *scales,
                                   const void *zeros, int32_t *codes_out, float *values, int32_t *points, float *tensor_scale,
                                   struct llmq_error *error);
 
 /* ---- casts to one element ------------------------------------------------------------------------------------------------------- */
 
-/* Elements by name: e4m3 (fp8_e4m3), e5m2, e3m2, e2m3, e2m1 (fp4), mxint8 (code * 2^-6), int2 .. int8, uint2 .. uint8, nf4 and the other codebooks, and
- * f16 (float16), bf16 (bfloat16). Sets *bits to the bits of a code. LLMQ_ERR_USAGE for an unknown name, as in the functions below. */
+/* Elements by name: e4m3 (fp8_e4m3), e5m2, e3m2, e2m3, e2m1 (fp4), mxint8 (code * 2^-6), int2 .. int8, uint2 .. uint8,
+ * nf4 and the other codebooks, and f16 (float16), bf16 (bfloat16). Sets *bits to the bits of a code. LLMQ_ERR_USAGE for
+ * an unknown name, as in the functions below. */
 enum llmq_status llmq_element_bits(const char *element, uint32_t *bits, struct llmq_error *error);
 
-/* codes[i] = the code of clamp(fl(x[i] / scale), -max, max), n of them; scale 0: none. rounding NULL: nearest-even ("away", "up", "truncate"; codebooks,
- * f16 and bf16 know nearest-even only). Inf saturates (f16 and bf16 are plain IEEE casts and keep it); a NaN gives the NaN code of the element and is LLMQ_ERR_DATA where there is none; -0 keeps its
- * sign. Counterpart of QuantE4M3Function and QuantE5M2Function. */
+/* codes[i] = the code of clamp(fl(x[i] / scale), -max, max), n of them; scale 0: none. rounding NULL: nearest-even
+ * ("away", "up", "truncate"; codebooks, f16 and bf16 know nearest-even only). Inf saturates (f16 and bf16 are plain
+ * IEEE casts and keep it); a NaN gives the NaN code of the element and is LLMQ_ERR_DATA where there is none; -0 keeps
+ * its sign. Counterpart of QuantE4M3Function and QuantE5M2Function. */
 enum llmq_status llmq_element_encode(const char *element, const char *rounding, float scale, const float *x, size_t n, uint16_t *codes,
                                      struct llmq_error *error);
 
-/* x[i] = fl(value(codes[i]) * scale); scale 0: none. Any code is decoded, of its low bits. Counterpart of DequantE4M3Function and DequantE5M2Function
- * (which then round to f16: llmq_element_cast to "f16"). */
+/* x[i] = fl(value(codes[i]) * scale); scale 0: none. Any code is decoded, of its low bits. Counterpart of
+ * DequantE4M3Function and DequantE5M2Function (which then round to f16: llmq_element_cast to "f16"). */
 enum llmq_status llmq_element_decode(const char *element, float scale, const uint16_t *codes, size_t n, float *x, struct llmq_error *error);
 
 /* There and back: y[i] = decode(encode(x[i])); y may be x. */
 enum llmq_status llmq_element_cast(const char *element, const char *rounding, float scale, const float *x, size_t n, float *y,
                                    struct llmq_error *error);
 
-/* The rounding ("nearest-even", ..; a constant) that a numeric code of another tool stands for, and back. vocabulary "onnx": 0 away, 1 up, 2
- * nearest-even (rounding_mode of the BFP and MX operators); "torch": 2 up, 3 away, 8 nearest-even (round_mode, rounding_key). Any other code, and a
- * rounding without one, is LLMQ_ERR_USAGE. */
+/* The rounding ("nearest-even", ..; a constant) that a numeric code of another tool stands for, and back. vocabulary
+ * "onnx": 0 away, 1 up, 2 nearest-even (rounding_mode of the BFP and MX operators); "torch": 2 up, 3 away, 8
+ * nearest-even (round_mode, rounding_key). Any other code, and a rounding without one, is LLMQ_ERR_USAGE. */
 enum llmq_status llmq_rounding_of_code(const char *vocabulary, int32_t code, const char **rounding, struct llmq_error *error);
 enum llmq_status llmq_code_of_rounding(const char *vocabulary, const char *rounding, int32_t *code, struct llmq_error *error);
 
@@ -368,8 +376,8 @@ struct llmq_approx {
     float factor; /* scale_factor = int_max / minmax */
 };
 
-/* For a range of +-minmax (>= 0; 0: factor 1), as PACTQuant has it with alpha; and MinMaxQuant: minmax = max|x| of n finite weights. As a scale rule of
- * the converter's integer formats this is half-range=int_max. */
+/* For a range of +-minmax (>= 0; 0: factor 1), as PACTQuant has it with alpha; and MinMaxQuant: minmax = max|x| of n
+ * finite weights. As a scale rule of the converter's integer formats this is half-range=int_max. */
 enum llmq_status llmq_approx_for_range(uint32_t bits, float minmax, struct llmq_approx *approx, struct llmq_error *error);
 enum llmq_status llmq_approx_minmax(uint32_t bits, const float *x, size_t n, struct llmq_approx *approx, struct llmq_error *error);
 
@@ -403,20 +411,200 @@ struct llmq_packing {
     int64_t offset; /* added to a code before it is packed, subtracted after: 2^(bits-1) for compressed-tensors, which then packs unsigned */
 };
 
-/* Bytes of n codes: of whole units of the order. Unpacking needs as many. LLMQ_ERR_USAGE for bits that the order does not have. */
+/* Bytes of n codes: of whole units of the order. Unpacking needs as many. LLMQ_ERR_USAGE for bits that the order does
+ * not have. */
 enum llmq_status llmq_packed_nbytes(const struct llmq_packing *packing, uint64_t n, uint64_t *nbytes, struct llmq_error *error);
 
-/* n codes into the bytes that llmq_packed_nbytes says, and back. A code (with its offset) that does not fit in its bits is LLMQ_ERR_USAGE with its
- * number. Thread-safe, allocates nothing. */
+/* n codes into the bytes that llmq_packed_nbytes says, and back. A code (with its offset) that does not fit in its bits
+ * is LLMQ_ERR_USAGE with its number. Thread-safe, allocates nothing. */
 enum llmq_status llmq_pack(const struct llmq_packing *packing, const int64_t *codes, uint64_t n, void *out, struct llmq_error *error);
 enum llmq_status llmq_unpack(const struct llmq_packing *packing, const void *bytes, uint64_t n, int64_t *codes, struct llmq_error *error);
 
-/* The same down the columns of a matrix of rows x cols codes into a matrix of words [words of a column, cols], as GPTQ's qweight (order WORDS) and the
- * zero points of compressed-tensors lie: word r of column n at out + 4 * (r * cols + n). Order WORDS or AWQ; rows * bits is filled up to whole words. */
+/* The same down the columns of a matrix of rows x cols codes into a matrix of words [words of a column, cols], as
+ * GPTQ's qweight (order WORDS) and the zero points of compressed-tensors lie: word r of column n at out + 4 * (r * cols
+ * + n). Order WORDS or AWQ; rows * bits is filled up to whole words. */
 enum llmq_status llmq_pack_columns(const struct llmq_packing *packing, const int64_t *codes, uint64_t rows, uint64_t cols, void *out,
                                    struct llmq_error *error);
 enum llmq_status llmq_unpack_columns(const struct llmq_packing *packing, const void *bytes, uint64_t rows, uint64_t cols, int64_t *codes,
                                      struct llmq_error *error);
+
+/* ---- learned scales: TQT, LSQ, PACT --------------------------------------------------------------------------------------------- */
+
+/* Which weights share a parameter: weight i has parameter (i / inner) mod count; n must be a multiple of count * inner.
+ * Per tensor: count 1, inner n. */
+struct llmq_channels {
+    uint64_t count, inner;
+};
+
+/* Those of the axis of a view: count = dims[axis], inner = the product of the dims behind it. */
+enum llmq_status llmq_channels_of(const struct llmq_view *view, struct llmq_channels *channels, struct llmq_error *error);
+
+/* Integer codes: code_min .. code_max of at most 16 bits, code_min < code_max, zero point in between (0 is always
+ * allowed). */
+struct llmq_codes {
+    int32_t code_min, code_max, zero;
+    const char *rounding; /* NULL: "nearest-even" */
+};
+
+/* In all functions below: n weights x, outputs of n may be their inputs, gradients: from g = dL/dy, dL/dx goes to dx
+ * (may be NULL) and that of the parameters to an array of channels->count. channels NULL: per tensor. Scales must be
+ * positive and finite. Formulas: NUMERICS_LEARNED.md. */
+
+/* LSQQuantize: y = (clip(R(x / s) + z) - z) * s, dL/ds = grad_factor * sum g tau. The original adds 2^-23 to s first;
+ * that is the caller's to do. */
+enum llmq_status llmq_lsq_forward(const struct llmq_codes *codes, const float *scales, const struct llmq_channels *channels, const float *x, size_t n,
+                                  float *y, struct llmq_error *error);
+enum llmq_status llmq_lsq_backward(const struct llmq_codes *codes, const float *scales, const struct llmq_channels *channels, float grad_factor,
+                                   const float *x, const float *g, size_t n, float *dx, float *dscales, struct llmq_error *error);
+
+/* The scale to start from, 2 mean|x| / sqrt(code_max), and 1 / sqrt(n code_max) with n the weights of the whole tensor;
+ * code_max >= 1, n >= 1. */
+enum llmq_status llmq_lsq_start(const float *x, size_t n, int32_t code_max, float *scale, struct llmq_error *error);
+enum llmq_status llmq_lsq_grad_factor(uint64_t n, int32_t code_max, float *grad_factor, struct llmq_error *error);
+
+/* TQTQuantize: s = 2^ceil(log_threshold) / D with the domain D = 2^(bits-1), codes -D .. D - 1; dL/dlog_threshold = ln
+ * 2 * s * sum g tau. bits 2 .. 16, rounding NULL: nearest-even. A threshold whose scale is 0 or Inf is LLMQ_ERR_USAGE.
+ * */
+enum llmq_status llmq_tqt_scale(uint32_t bits, float log_threshold, float *scale, struct llmq_error *error);
+enum llmq_status llmq_tqt_forward(uint32_t bits, const char *rounding, const float *log_thresholds, const struct llmq_channels *channels,
+                                  const float *x, size_t n, float *y, struct llmq_error *error);
+enum llmq_status llmq_tqt_backward(uint32_t bits, const char *rounding, const float *log_thresholds, const struct llmq_channels *channels,
+                                   const float *x, const float *g, size_t n, float *dx, float *dlog_thresholds, struct llmq_error *error);
+
+/* A threshold to start from, of n >= 1 finite weights; start "3sd" or "kl-j"; log_threshold is its log2 (of a threshold
+ * of 0: that of 2^-23). */
+enum llmq_status llmq_tqt_start(const char *start, uint32_t bits, const float *x, size_t n, float *threshold, float *log_threshold,
+                                struct llmq_error *error);
+
+/* PACTQuant: y = q alpha / int_max, q = RNE(clip(x int_max / alpha, -int_max, int_max)); |alpha| counts. with_step 0:
+ * only clipped weights pull, g sgn(x); 1: with the step's own dependence on alpha, sum g tau / int_max. bits 2 .. 16,
+ * alphas finite. The original starts from alpha = 2.2. */
+enum llmq_status llmq_pact_forward(uint32_t bits, const float *alphas, const struct llmq_channels *channels, const float *x, size_t n, float *y,
+                                   struct llmq_error *error);
+enum llmq_status llmq_pact_backward(uint32_t bits, int with_step, const float *alphas, const struct llmq_channels *channels, const float *x,
+                                    const float *g, size_t n, float *dx, float *dalphas, struct llmq_error *error);
+
+/* How the offline optimiser goes; a member that is NULL or 0, or NULL in place of all, is the rule's default. */
+struct llmq_learn_options {
+    const char *rounding; /* "nearest-even", .. */
+    const char *scale; /* every candidate is judged as stored in this type: "f32", "bf16", "f16" */
+    const char *method; /* "best", "search", "descent" */
+    const char *start; /* "max", "3sd", "kl-j", "constant" */
+    uint32_t steps, patience; /* of one descent */
+    float rate; /* of one step */
+};
+
+struct llmq_learned {
+    float scale; /* as stored; it can be given to llmq_quantise */
+    int32_t zero; /* zero point that goes with it */
+    double loss, start_loss; /* sum w (y - x)^2 under it, and under the scale of absmax */
+    uint32_t judged; /* scales that were tried */
+};
+
+/* Learns the scale of a group of n >= 1 finite weights by rule "tqt", "lsq" or "pact", for codes code_min <= 0 <
+ * code_max of at most 8 bits (tqt: code_max + 1 a power of two). code_min 0: with the zero point of the whole range.
+ * weight NULL, or n importance weights >= 0. LLMQ_ERR_DATA when no scale is in range. */
+enum llmq_status llmq_learn(const char *rule, const struct llmq_learn_options *options, const float *x, const float *weight, size_t n,
+                            int32_t code_min, int32_t code_max, struct llmq_learned *learned, struct llmq_error *error);
+
+/* ---- observers: ranges, and parameters from ranges ------------------------------------------------------------------------------ */
+
+/* What is quantised to, and how scale and zero point follow from a range. Counterpart of the observers' spec; strings
+ * NULL and numbers 0 are the defaults. */
+struct llmq_qparams_rule {
+    const char *type; /* "int2" .. "int32", "uint2" .. "uint32", "fp8_e4m3", "fp8_e5m2", "fp6_e3m2", "fp6_e2m3", "fp4"; needed */
+    int symmetric; /* 1: s = amax / half range; 0: from min to max. Float types are always symmetric */
+    int reduce_range; /* codes are halved */
+    const char *zero; /* "none" or "int" (NULL), "float", "middle" (symmetric unsigned types) */
+    const char *half_range; /* of symmetric integers: "half" (NULL; 127.5 for 8 bits), "int_max" (127) */
+    const char *scale; /* "f32" (NULL), "bf16", "f16": the scale is rounded to it before the zero point is computed; "e8m0" (pof2) has no effect */
+};
+
+struct llmq_qparams {
+    float scale;
+    double zero; /* an integer, but for zero="float" */
+};
+
+/* UniformScalingObserver.calculate_qparams: parameters of a range (0 is included in it, but for zero="float"; min >
+ * max: never observed, scale 1 and zero 0). A NaN is LLMQ_ERR_USAGE, a range too wide for a scale LLMQ_ERR_DATA.
+ * NUMERICS_OBSERVERS.md 1. */
+enum llmq_status llmq_calculate_qparams(const struct llmq_qparams_rule *rule, float min, float max, struct llmq_qparams *qparams,
+                                        struct llmq_error *error);
+
+/* Codes of n finite weights (integers as numbers, float types as bits) under such parameters, and back; NULL rounding:
+ * nearest-even. */
+enum llmq_status llmq_qparams_encode(const struct llmq_qparams_rule *rule, const struct llmq_qparams *qparams, const char *rounding, const float *x,
+                                     size_t n, double *codes, struct llmq_error *error);
+enum llmq_status llmq_qparams_decode(const struct llmq_qparams_rule *rule, const struct llmq_qparams *qparams, const double *codes, size_t n,
+                                     float *x, struct llmq_error *error);
+
+/* One observer of the library. */
+struct llmq_observer_info {
+    const char *name; /* "minmax", "percentile", ..; a constant, as all strings here */
+    const char *answers[3]; /* classes that it is the counterpart of, NULL behind the last; accepted as names */
+    const char *summary;
+    uint32_t passes; /* readings of the data that it wants: 0, 1 or 2 */
+};
+
+size_t llmq_observer_count(void);
+enum llmq_status llmq_observer_describe(size_t index, struct llmq_observer_info *info, struct llmq_error *error);
+
+/* What an observer heeds; it ignores the others. */
+struct llmq_observe_options {
+    int symmetric; /* 1: bins of |x|; 0: of x */
+    uint32_t bins;
+    double percentile; /* 0 .. 100 */
+    uint32_t start_bin, stride; /* mse-hist */
+    uint32_t bits; /* kl-j: 2 .. 16 */
+    uint32_t upsample_rate; /* accepted, without effect */
+    struct llmq_qparams_rule quantiser; /* mse-hist: what errors are measured with (type NULL: the default, int8); histogram-pro: reduce_range */
+};
+
+/* The options that NULL stands for, to change some of them. */
+enum llmq_status llmq_observe_defaults(const char *name, struct llmq_observe_options *options, struct llmq_error *error);
+
+enum llmq_granularity { LLMQ_PER_TENSOR = 1, LLMQ_PER_CHANNEL = 2, LLMQ_PER_GROUP = 4 };
+
+/* An observation: init/observe/finish/reset of number/observe.h. One range a slot: the tensor, an index of the axis, or
+ * a group along it. */
+struct llmq_observer;
+
+/* Begins an observation by name ("minmax", or "PerTensorMinMaxObserver") of tensors of this view; NULL view: per
+ * tensor, of any number of weights. Groups: group weights along the axis, -1 for the whole axis; slots in the order of
+ * llmq_view's matrix, the last of a row may be shorter. Memory: a slot has its bins. Use by one thread at a time. */
+enum llmq_status llmq_observer_open(const char *name, const struct llmq_observe_options *options, const struct llmq_view *view,
+                                    enum llmq_granularity granularity, int64_t group, struct llmq_observer **observer, struct llmq_error *error);
+void llmq_observer_close(struct llmq_observer *observer); /* NULL is allowed */
+
+/* How many slots there are; 0 for NULL. */
+uint64_t llmq_observer_slots(const struct llmq_observer *observer);
+
+/* n weights from the row-major index first on, in rising order in each reading; how they are cut never changes a
+ * result. NaN and Inf are dropped. */
+enum llmq_status llmq_observe(struct llmq_observer *observer, uint64_t first, const float *x, size_t n, struct llmq_error *error);
+
+/* Ends a reading: *again is 1 when the observer wants all weights once more. */
+enum llmq_status llmq_observe_next(struct llmq_observer *observer, int *again, struct llmq_error *error);
+
+/* The range of each slot (+Inf, -Inf when nothing was seen); LLMQ_ERR_USAGE while a reading is missing. May be called
+ * again. */
+enum llmq_status llmq_observe_finish(struct llmq_observer *observer, float *min, float *max, struct llmq_error *error);
+
+/* The histogram of a slot, for observers that have one: *bins of them, counts[bins] and edges[bins + 1], each of which
+ * may be NULL. */
+enum llmq_status llmq_observe_histogram(struct llmq_observer *observer, uint64_t slot, uint32_t *bins, uint64_t *counts, float *edges,
+                                        struct llmq_error *error);
+
+/* reset_min_max_vals: forgets everything. */
+enum llmq_status llmq_observe_reset(struct llmq_observer *observer, struct llmq_error *error);
+
+/* Scales of one block of this range. mx (PerBlockMXObserver): byte and scale 2^(byte - 127) by rule floor, even, ceil
+ * or rceil for an element; prime (mx6, mx9): the exponent field of amax; bfp (PerBlockBFPObserver, bfp16): byte =
+ * shared exponent + 127, scale the step. */
+enum llmq_status llmq_mx_block_scale(const char *element, const char *rule, float min, float max, uint32_t *byte, float *scale,
+                                     struct llmq_error *error);
+enum llmq_status llmq_prime_block_scale(float min, float max, uint32_t *byte, float *scale, struct llmq_error *error);
+enum llmq_status llmq_bfp_block_scale(float min, float max, uint32_t *byte, float *scale, struct llmq_error *error);
 
 /* ---- writing a container -------------------------------------------------------------------------------------------------------- */
 

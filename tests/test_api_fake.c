@@ -23,7 +23,7 @@ struct planes {
 static struct planes new_planes(const struct llmq_quant *quant, const struct llmq_view *view)
 {
     struct planes planes;
-    assert_done(llmq_view_sizes(quant, view, &planes.sizes, &error));
+    assert_done(llmq_view_measure(quant, view, &planes.sizes, &error));
     planes.codes = calloc(1, (size_t)planes.sizes.planes.codes + 1);
     planes.scales = calloc(1, (size_t)planes.sizes.planes.scales + 1);
     planes.zeros = calloc(1, (size_t)planes.sizes.planes.zeros + 1);
@@ -468,14 +468,14 @@ static void test_refusals(void **state)
     struct llmq_view_sizes sizes;
     float y[8];
     unsigned char bytes[64];
-    assert_denied(llmq_view_sizes(quant, &(struct llmq_view){ DIMS(8), 1, 1 }, &sizes, &error), LLMQ_ERR_USAGE, "axis 1 does not exist");
-    assert_denied(llmq_view_sizes(quant, &(struct llmq_view){ DIMS(8), 1, -2 }, &sizes, &error), LLMQ_ERR_USAGE, "axis -2 does not exist");
-    assert_denied(llmq_view_sizes(quant, &(struct llmq_view){ NULL, 1, 0 }, &sizes, &error), LLMQ_ERR_USAGE, "dims is NULL");
-    assert_denied(llmq_view_sizes(quant, &(struct llmq_view){ DIMS(8), 65, 0 }, &sizes, &error), LLMQ_ERR_USAGE, "rank 65");
-    assert_denied(llmq_view_sizes(quant, &(struct llmq_view){ DIMS(UINT64_MAX, 3), 2, 0 }, &sizes, &error), LLMQ_ERR_UNSUPPORTED, "2^64");
-    assert_denied(llmq_view_sizes(quant, &(struct llmq_view){ DIMS(1ull << 61, 2), 2, 0 }, &sizes, &error), LLMQ_ERR_UNSUPPORTED, "too many");
-    assert_denied(llmq_view_sizes(blocks, &(struct llmq_view){ DIMS(8), 1, 0 }, &sizes, &error), LLMQ_ERR_USAGE, "no multiple of the 32");
-    assert_denied(llmq_view_sizes(NULL, NULL, &sizes, &error), LLMQ_ERR_USAGE, "quant is NULL");
+    assert_denied(llmq_view_measure(quant, &(struct llmq_view){ DIMS(8), 1, 1 }, &sizes, &error), LLMQ_ERR_USAGE, "axis 1 does not exist");
+    assert_denied(llmq_view_measure(quant, &(struct llmq_view){ DIMS(8), 1, -2 }, &sizes, &error), LLMQ_ERR_USAGE, "axis -2 does not exist");
+    assert_denied(llmq_view_measure(quant, &(struct llmq_view){ NULL, 1, 0 }, &sizes, &error), LLMQ_ERR_USAGE, "dims is NULL");
+    assert_denied(llmq_view_measure(quant, &(struct llmq_view){ DIMS(8), 65, 0 }, &sizes, &error), LLMQ_ERR_USAGE, "rank 65");
+    assert_denied(llmq_view_measure(quant, &(struct llmq_view){ DIMS(UINT64_MAX, 3), 2, 0 }, &sizes, &error), LLMQ_ERR_UNSUPPORTED, "2^64");
+    assert_denied(llmq_view_measure(quant, &(struct llmq_view){ DIMS(1ull << 61, 2), 2, 0 }, &sizes, &error), LLMQ_ERR_UNSUPPORTED, "too many");
+    assert_denied(llmq_view_measure(blocks, &(struct llmq_view){ DIMS(8), 1, 0 }, &sizes, &error), LLMQ_ERR_USAGE, "no multiple of the 32");
+    assert_denied(llmq_view_measure(NULL, NULL, &sizes, &error), LLMQ_ERR_USAGE, "quant is NULL");
     assert_denied(llmq_fake_quantise(quant, &(struct llmq_view){ DIMS(8), 1, 0 }, NULL, NULL, y, &error), LLMQ_ERR_USAGE, "x is NULL");
     assert_denied(llmq_fake_quantise(quant, &(struct llmq_view){ DIMS(8), 1, 0 }, X, NULL, NULL, &error), LLMQ_ERR_USAGE, "y is NULL");
     assert_denied(llmq_quantise(quant, &(struct llmq_view){ DIMS(8), 1, 0 }, X, NULL, bytes, NULL, NULL, &error), LLMQ_ERR_USAGE, "scales is NULL");
