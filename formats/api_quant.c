@@ -58,6 +58,7 @@ enum llmq_status llmq_quant_of_tensor(const struct llmq_model *model, size_t ind
     quant->sub_block = entry->quant.sub_block;
     quant->shift_bits = entry->quant.shift_bits;
     quant->scale = entry->quant.scale;
+    quant->tensor_scale = entry->quant.tensor_scale;
     if (entry->quant.rule != RULE_COUNT && format->rules >> entry->quant.rule & 1) quant->rule = entry->quant.rule;
     if (entry->quant.rounding != ROUND_COUNT) quant->rounding = entry->quant.rounding;
     return LLMQ_OK;

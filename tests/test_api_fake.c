@@ -283,6 +283,70 @@ static void test_every_format(void **state)
     assert_true(n > 4 * llmq_format_count());
 }
 
+/* ---- the same bytes as a file ----------------------------------------------------------------------------------------------------- */
+
+/* What a container of this one tensor holds, plane by plane, and decodes to. */
+static void check_file_bytes(const char *dir, const char *text, const float *x, uint64_t rows, uint64_t cols)
+{
+    struct llmq_quant *quant = open_quant(text), *found;
+    struct llmq_writer *writer;
+    struct llmq_model *model;
+    struct llmq_tensor_info info;
+    const char *path = temp_path(dir, "one.llmq");
+    const struct llmq_tensor_spec spec = { .name = "w", .dims = DIMS(rows, cols), .rank = 2, .quant = quant };
+    assert_done(llmq_writer_open(path, &spec, 1, NULL, 0, &(struct llmq_write_options){ .replace = 1 }, &writer, &error));
+    assert_done(llmq_writer_put(writer, 0, x, (size_t)(rows * cols) * sizeof *x, &error));
+    assert_done(llmq_writer_finish(writer, &error));
+    llmq_writer_close(writer);
+    assert_done(llmq_model_open(path, &model, &error));
+    assert_done(llmq_model_tensor(model, 0, &info, &error));
+    assert_done(llmq_quant_of_tensor(model, 0, &found, &error));
+    const struct llmq_view view = { DIMS(rows, cols), 2, info.group == LLMQ_GROUP_CHANNEL ? 0 : 1 };
+    struct planes planes = quantised(found, &view, x, NULL);
+    const unsigned char *const mine[3] = { planes.codes, planes.scales, planes.zeros };
+    const uint64_t sizes[3] = { planes.sizes.planes.codes, planes.sizes.planes.scales, planes.sizes.planes.zeros };
+    for (uint32_t k = 0; k < 3; k++) {
+        struct llmq_plane_info plane = { 0 };
+        if (k < info.n_planes) assert_done(llmq_model_plane(model, 0, k, &plane, &error));
+        assert_int_equal(plane.nbytes, sizes[k]);
+        unsigned char *bytes = malloc((size_t)plane.nbytes + 1);
+        if (plane.nbytes) assert_done(llmq_read_plane(model, 0, k, 0, plane.rows, bytes, &error));
+        if (memcmp(bytes, mine[k], (size_t)plane.nbytes) != 0) fail_msg("%s: plane %s differs", text, plane.name);
+        free(bytes);
+    }
+    const size_t n = (size_t)(rows * cols);
+    float *y = malloc((n + 1) * sizeof *y), *z = malloc((n + 1) * sizeof *z);
+    assert_done(llmq_read_rows(model, 0, 0, rows, y, &error));
+    assert_done(llmq_fake_quantise(quant, &view, x, NULL, z, &error));
+    assert_memory_equal(y, z, n * sizeof *y);
+    free(y);
+    free(z);
+    free_planes(&planes);
+    llmq_quant_close(quant);
+    llmq_quant_close(found);
+    llmq_model_close(model);
+}
+
+static void test_files(void **state)
+{
+    (void)state;
+    static const char *const spanning[] = {
+        "int4:group=tensor,rule=mse", "uint3:group=tensor", "fp8_e4m3:group=128x128", "int8:group=channel", "nvfp4", "nvfp4:tensor-scale=none"
+    };
+    enum { TALL = 700 }; /* two tiles */
+    char *dir = temp_dir();
+    float *x = malloc(TALL * COLS * sizeof *x);
+    fill(x, TALL * COLS, 11);
+    for (size_t i = 0; i < llmq_format_count(); i++) {
+        struct llmq_format_info info;
+        assert_done(llmq_format(i, &info, &error));
+        check_file_bytes(dir, info.name, x, ROWS, COLS);
+    }
+    for (size_t i = 0; i < sizeof spanning / sizeof spanning[0]; i++) check_file_bytes(dir, spanning[i], x, TALL, COLS);
+    free(x);
+    temp_dir_remove(dir);
+}
+
 /* ---- axes ----------------------------------------------------------------------------------------------------------------------- */
 
 static void test_axes(void **state)
@@ -492,9 +556,10 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_worked_bfp),      cmocka_unit_test(test_worked_prime), cmocka_unit_test(test_worked_mx),
-        cmocka_unit_test(test_worked_integers), cmocka_unit_test(test_every_format), cmocka_unit_test(test_axes),
-        cmocka_unit_test(test_given_channels),  cmocka_unit_test(test_golden),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_worked_bfp),      cmocka_unit_test(test_worked_prime),   cmocka_unit_test(test_worked_mx),
+        cmocka_unit_test(test_worked_integers), cmocka_unit_test(test_every_format),   cmocka_unit_test(test_axes),
+        cmocka_unit_test(test_files),           cmocka_unit_test(test_given_channels), cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
