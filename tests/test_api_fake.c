@@ -123,6 +123,25 @@ static void test_worked_prime(void **state)
     check_codes("mx4", top, 16, LIST(int32_t, 3, 2, 3, 2, -3, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0), NULL);
 }
 
+/* Rounding codes on sub-blocks, two shift bits, subnormal weights, an unsigned type without zero point. */
+static void test_worked_rest(void **state)
+{
+    (void)state;
+    const float ties[16] = { 1, .25f, .75f, -.75f, 1.25f, -1.25f, 1.75f, -1.75f }, subnormal[3] = { 0x1p-127f, 0x1p-149f, 0x1.FFFFFCp-127f };
+    const float eight = 2.6f / 127.5f;
+    float y[16];
+    check_fake("bfpprime11:rounding=away", ties, 16, LIST(float, 1, .5f, .75f, -.75f, 1.5f, -1.5f, 1.5f, -1.5f, 0, 0, 0, 0, 0, 0, 0, 0));
+    check_fake("bfpprime11:rounding=up", ties, 16, LIST(float, 1, .5f, .75f, -.75f, 1.5f, -1, 1.5f, -1.5f, 0, 0, 0, 0, 0, 0, 0, 0));
+    check_fake("bfpprime11", ties, 16, LIST(float, 1, 0, .75f, -.75f, 1, -1, 1.5f, -1.5f, 0, 0, 0, 0, 0, 0, 0, 0));
+    check_codes("bfp16:rounding=away", subnormal, 3, LIST(int32_t, 64, 0, 127), NULL);
+    check_codes("bfp16:rounding=away,kernel=1", subnormal, 3, LIST(int32_t, 32, 0, 64), NULL);
+    check_codes("uint8:scale=f32", X, 8, LIST(int32_t, 44, 0, 6, 0, 30, 2, 0, 128), &(struct llmq_given){ .scales = &eight });
+    struct llmq_quant *quant = open_quant("bfpprime16:shift-bits=2");
+    assert_done(llmq_fake_quantise(quant, &(struct llmq_view){ DIMS(16), 1, 0 }, P, NULL, y, &error));
+    assert_true(y[3] == -.6015625f && y[4] == .30078125f);
+    llmq_quant_close(quant);
+}
+
 static void test_worked_mx(void **state)
 {
     (void)state;
@@ -556,10 +575,10 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_worked_bfp),      cmocka_unit_test(test_worked_prime),   cmocka_unit_test(test_worked_mx),
-        cmocka_unit_test(test_worked_integers), cmocka_unit_test(test_every_format),   cmocka_unit_test(test_axes),
-        cmocka_unit_test(test_files),           cmocka_unit_test(test_given_channels), cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_worked_bfp),  cmocka_unit_test(test_worked_prime),    cmocka_unit_test(test_worked_mx),
+        cmocka_unit_test(test_worked_rest), cmocka_unit_test(test_worked_integers), cmocka_unit_test(test_every_format),
+        cmocka_unit_test(test_axes),        cmocka_unit_test(test_files),           cmocka_unit_test(test_given_channels),
+        cmocka_unit_test(test_golden),      cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,6 +143,19 @@ static void test_blocks(void **state)
         assert_done(llmq_prime_block_scale(min, max, &byte, &scale, &error));
         assert_true(ldexpf(1, (int)byte - 127) == scale);
     }
+    static const struct {
+        float amax, floor, ceil, even;
+    } modes[] = { { 4, 1, 1, 1 }, { 5, 1, 2, 1 },    { 6, 1, 2, 1 },        { 6.9999f, 1, 2, 1 },
+                  { 7, 1, 2, 2 }, { 7.9f, 1, 2, 2 }, { 3.4f, .5f, 1, .5f }, { 3.5f, .5f, 1, 1 } };
+    for (size_t k = 0; k < sizeof modes / sizeof modes[0]; k++) {
+        float scale;
+        assert_done(llmq_mx_block_scale("e2m1", "floor", -modes[k].amax, 0, NULL, &scale, &error));
+        assert_true(scale == modes[k].floor);
+        assert_done(llmq_mx_block_scale("fp4", "ceil", 0, modes[k].amax, NULL, &scale, &error));
+        assert_true(scale == modes[k].ceil);
+        assert_done(llmq_mx_block_scale("fp4_e2m1", "even", 0, modes[k].amax, NULL, &scale, &error));
+        assert_true(scale == modes[k].even);
+    }
     assert_denied(llmq_mx_block_scale("int4", "floor", 0, 1, NULL, NULL, &error), LLMQ_ERR_USAGE, "no MX format");
     assert_denied(llmq_mx_block_scale("fp4", "absmax", 0, 1, NULL, NULL, &error), LLMQ_ERR_USAGE, "none of floor");
     assert_denied(llmq_bfp_block_scale(0, INFINITY, NULL, NULL, &error), LLMQ_ERR_USAGE, "no finite range");
