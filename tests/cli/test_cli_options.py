@@ -200,7 +200,7 @@ class Output(CliTest):
 
     def test_convert_json_has_the_documented_members(self):
         report = self.ok_json("convert", "--in", TINY, "--format", "int4", "--out", "x.llmq")
-        self.assertEqual(set(report), {"in", "out", "tensors", "tensors_total", "tensors_quantised", "tensors_carried", "groups_carried", "fallbacks", "weights", "weights_quantised", "source_nbytes", "quantised_source_nbytes",
+        self.assertEqual(set(report), {"in", "out", "tensors", "tensors_total", "tensors_quantised", "tensors_carried", "groups_carried", "fused_sets", "tensors_fused", "fallbacks", "weights", "weights_quantised", "source_nbytes", "quantised_source_nbytes",
                                        "quantised_share", "bits_per_weight", "bits_per_weight_all", "plane_nbytes", "file_nbytes", "file_nbytes_exact", "files", "read_nbytes",
                                        "ram_nbytes", "index_nbytes", "threads", "threads_asked", "written_nbytes", "seconds", "mse", "sqnr_db", "max_error", "cosine"})
         common = {"name", "role", "shape", "dtype", "format", "decided_by", "rule", "reason", "reads", "source_nbytes", "nbytes", "bits_per_weight", "planes"}
