@@ -123,7 +123,8 @@ static enum status run_all(struct bench *bench, struct err *err)
                                    .rule = settings->values[SET_SCALE_RULE],
                                    .rounding = settings->values[SET_ROUNDING],
                                    .tensor_scale = settings_tensor_scale(settings),
-                                   .half_range = settings->values[SET_HALF_RANGE] };
+                                   .half_range = settings->values[SET_HALF_RANGE],
+                                   .percentile = settings->values[SET_PERCENTILE] };
     if (settings_given(settings, SET_FORMAT)) return run_format(bench, settings_text(settings, SET_FORMAT), &params, err);
     params.where_valid = true;
     enum status status = OK;

@@ -26,6 +26,7 @@
 #include "converter/tile_read.h"
 #include "converter/version.h"
 #include "layout/facts.h"
+#include "number/choose.h"
 
 enum {
     PROGRAM_NBYTES = 9 << 19, /* 4.5M: the program and its libraries, resident */
@@ -217,6 +218,10 @@ static enum status plan_planes(struct plan *plan, size_t i, const struct quant *
     out->group = quant_group_json(quant, entry->group);
     out->sub_block = quant->sub_block;
     out->scale_rule = quant->rule == RULE_COUNT ? NULL : scale_rule_name(quant->rule);
+    if (entry->fate == FATE_QUANTISE && quant->rule == RULE_PERCENTILE) {
+        snprintf(entry->percentile, sizeof entry->percentile, "%.15g", quant->percentile);
+        out->percentile = entry->percentile;
+    }
     out->rounding = rounding_name(quant->rounding);
     out->scale = scale_type_name(quant->scale);
     return out->format_facts ? OK : err_set(err, ERR_MEMORY, "out of memory");
@@ -288,6 +293,18 @@ static uint64_t observed_nbytes(const struct plan_entry *entry)
     return n_rows * quant_groups_per_row(quant, entry->shape.cols) * (sizeof(struct range) + sizeof(struct group_scale)) + PLAN_HELD_NBYTES;
 }
 
+/* Rules that read the weights of a group need it in memory. */
+static enum status check_spans(struct plan *plan, size_t i, struct err *err)
+{
+    const struct quant *quant = &plan->entries[i].verdict.quant;
+    const struct tensor *tensor = plan_tensor(plan, i);
+    char name[200], group[16];
+    if (!plan->entries[i].spans || !choose_reads(quant->rule)) return OK;
+    return err_set(err, ERR_USAGE, "tensor '%s': scale rule %s needs groups of at most %u weights, and those of group size %s are longer here",
+                   err_name(tensor->name, strlen(tensor->name), name, sizeof name), scale_rule_name(quant->rule), TILE_WEIGHTS,
+                   quant_group_json(quant, group));
+}
+
 static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
 {
     struct plan_entry *entry = &plan->entries[i];
@@ -298,6 +315,9 @@ static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
     entry->spans = codec_spans(quant, entry->shape.rows, entry->shape.cols);
     entry->source = (struct plane){ "data", tile_read_dtype(tensor)->bits, entry->shape.rows, entry->shape.cols, 0, 0 };
     codec_tile_shape(quant, &entry->shape, &entry->source.tile_rows, &entry->source.tile_cols);
+    enum status status = check_spans(plan, i, err);
+    if (status) return status;
+    if (choose_observer(quant->rule)) plan->slot_nbytes = CHOOSE_NBYTES;
     plan->n_open_groups = (size_t)size_max(plan->n_open_groups, open_groups(entry));
     if (entry->spans) plan->observed_nbytes = size_max(plan->observed_nbytes, observed_nbytes(entry));
     entry->n_reads = 1u + quant->tensor_scale + (entry->spans ? family->candidates(quant) > 1 ? 2u : 1u : 0u);
@@ -505,7 +525,7 @@ static enum status size_with(struct plan *plan, unsigned n_workers, uint32_t til
     enum status status = plan->writer->plan(plan->outs, plan->n_tensors, plan->blobs, plan->n_blobs, &plan->options, &plan->size, err);
     if (status) return status;
     uint64_t worker = tiles_per_job * (plan->source_tile_nbytes + plan->planes_tile_nbytes) + plan->scratch_weights * 10 +
-                      plan->n_open_groups * OPEN_GROUP_NBYTES + plan->size.worker_nbytes + THREAD_NBYTES;
+                      plan->n_open_groups * OPEN_GROUP_NBYTES + plan->slot_nbytes + plan->size.worker_nbytes + THREAD_NBYTES;
     plan->ram_nbytes = PROGRAM_NBYTES + plan->observed_nbytes + n_workers * worker;
     return OK;
 }

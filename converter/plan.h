@@ -45,7 +45,7 @@ struct plan_entry {
     uint32_t n_scans; /* reads that were made for the plan itself (--nonfinite keep) */
     uint32_t n_reads; /* in all, n_scans included */
     struct plane source; /* geometry of what is read: bits of the source dtype, tiles as the output's; of carried ones in weights, bits 0 */
-    char group[16]; /* JSON text */
+    char group[16], percentile[24]; /* JSON text; a number */
     size_t fused_next; /* of a quantised tensor: the next entry in the ring of those that share the scales of matrices with it; itself when alone */
     struct importance importance; /* weights of its columns; no rows: none, or none that could change a byte */
 };
@@ -84,6 +84,7 @@ struct plan {
     uint64_t max_ram, ram_nbytes; /* budget; what the plan needs, without the index */
     uint64_t index_nbytes; /* memory for what is held of every tensor, beside the budget */
     size_t scratch_weights; /* of one worker */
+    size_t slot_nbytes; /* of one worker: for scale rules that observe the weights of a group */
     uint64_t observed_nbytes; /* held while scales of groups over several tiles are found and wait to be used */
     size_t n_open_groups; /* groups that one tile may end in the middle of, where they are searched */
     uint64_t source_tile_nbytes, planes_tile_nbytes; /* largest of one tile */

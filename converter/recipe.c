@@ -56,6 +56,7 @@ static struct quant_params global_params(const struct settings *settings, bool s
                                   .rounding = settings->values[SET_ROUNDING],
                                   .tensor_scale = settings_tensor_scale(settings),
                                   .half_range = settings->values[SET_HALF_RANGE],
+                                  .percentile = settings->values[SET_PERCENTILE],
                                   .where_valid = !strict };
 }
 
@@ -92,9 +93,9 @@ static enum status scalar_of(const struct yaml_doc *doc, const struct yaml_node 
 static const struct {
     const char *key, *parameter;
 } rule_keys[] = {
-    { "group-size", "group" },      { "scale-dtype", "scale" },     { "scale-rule", "rule" },
-    { "rounding", "rounding" },     { "half-range", "half-range" }, { "sub-block", "sub-block" },
-    { "shift-bits", "shift-bits" }, { "kernel", "kernel" },         { "negative-end", "negative-end" },
+    { "group-size", "group" },          { "scale-dtype", "scale" },     { "scale-rule", "rule" },       { "rounding", "rounding" },
+    { "half-range", "half-range" },     { "sub-block", "sub-block" },   { "shift-bits", "shift-bits" }, { "kernel", "kernel" },
+    { "negative-end", "negative-end" }, { "percentile", "percentile" },
 };
 
 static enum status rule_quant(const struct yaml_doc *doc, const struct yaml_node *node, const struct settings *settings, const char *format,
@@ -158,7 +159,7 @@ static enum status rule_from_node(struct recipe *recipe, const struct settings *
                                   struct err *err)
 {
     static const char *const known[] = { "match",    "format",     "keep",      "optional",   "when",   "group-size",   "scale-rule", "scale-dtype",
-                                         "rounding", "half-range", "sub-block", "shift-bits", "kernel", "negative-end", NULL };
+                                         "rounding", "half-range", "sub-block", "shift-bits", "kernel", "negative-end", "percentile", NULL };
     struct rule *rule = NULL;
     const char *match = NULL, *format = NULL;
     char origin[512];
@@ -258,14 +259,20 @@ static enum status read_recipe_rules(struct app *app, const struct yaml_doc *doc
 /* A global parameter is left out where a rule's format does not take it, so a value that no format takes would be ignored; it is refused here. */
 static enum status check_globals(const struct settings *settings, struct err *err)
 {
-    const char *texts[] = { settings->values[SET_GROUP_SIZE], settings->values[SET_SCALE_DTYPE], settings->values[SET_SCALE_RULE] };
+    const char *texts[] = { settings->values[SET_GROUP_SIZE], settings->values[SET_SCALE_DTYPE], settings->values[SET_SCALE_RULE],
+                            settings->values[SET_PERCENTILE] };
     for (size_t k = 0; k < sizeof texts / sizeof texts[0]; k++) {
         struct quant_params params = { .group = k == 0 ? texts[k] : NULL, .scale = k == 1 ? texts[k] : NULL, .rule = k == 2 ? texts[k] : NULL };
+        if (k == 3) {
+            params.rule = scale_rule_name(RULE_PERCENTILE);
+            params.percentile = texts[k];
+        }
         struct quant quant;
         struct err first = { OK, "" };
         bool taken = !texts[k];
         for (size_t i = 0; i < format_count() && !taken; i++) taken = quant_parse(format_at(i)->name, &params, &quant, i ? NULL : &first) == OK;
         if (taken) continue;
+        if (k == 3) return err_set(err, ERR_USAGE, "percentile '%s' is not a number from 0 to 100", texts[k]);
         if (k == 0) return err_set(err, ERR_USAGE, "%s", first.text);
         return err_set(err, ERR_USAGE, "no format takes %s '%s' (llmq formats lists what each takes)", k == 1 ? "scale type" : "scale rule",
                        texts[k]);

@@ -171,6 +171,7 @@ static void json_tensor(FILE *out, const struct plan *plan, size_t i, const stru
     if (planned->format) {
         fprintf(out, ",\"group\":%s,\"scale_rule\":", planned->group);
         print_json_string(out, planned->scale_rule);
+        if (planned->percentile) fprintf(out, ",\"percentile\":%s", planned->percentile);
         fprintf(out, ",\"rounding\":\"%s\",\"scale\":\"%s\"", planned->rounding, planned->scale);
     }
     fputs(",\"decided_by\":", out);

@@ -26,11 +26,11 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_GROUP_SIZE] = { "group-size", SETTING_TEXT, "N|channel|tensor|128x128", NULL, 0, 0, PLANS | CMD_BENCH, true,
                          "weights that share a scale along the input axis; channel is one group a row, 128x128 a square of the matrix" },
     [SET_SCALE_RULE] = { "scale-rule", SETTING_TEXT, "RULE", NULL, 0, 0, PLANS | CMD_BENCH, true,
-                         "how scales are chosen: absmax, mse for integers, floats and codebooks; floor, even, ceil, rceil, search for MX; floor, "
-                         "search for block "
-                         "floating point; reference (ggml's bytes) or mse "
-                         "for GGUF's "
-                         "types" },
+                         "how scales are chosen: absmax, mse for integers, floats and codebooks; minmax, percentile, mse-hist, histogram-pro, 3sd, "
+                         "kl-j (a range is observed), tqt, lsq, pact (the scale is learned) for integers; floor, even, ceil, rceil, search for MX; "
+                         "floor, search for block floating point; reference (ggml's bytes) or mse for GGUF's types" },
+    [SET_PERCENTILE] = { "percentile", SETTING_TEXT, "P", NULL, 0, 0, PLANS | CMD_BENCH, true,
+                         "share of the weights, 0 to 100, that scale rule percentile keeps in range (99.99 without it)" },
     [SET_SCALE_DTYPE] = { "scale-dtype", SETTING_TEXT, "bf16|f16|f32", NULL, 0, 0, PLANS | CMD_BENCH, true,
                           "type of the stored scales of integers, floats and codebooks" },
     [SET_ROUNDING] = { "rounding", SETTING_CHOICE, "nearest-even|away|up|truncate", "nearest-even", 0, 0, PLANS | CMD_BENCH, true,

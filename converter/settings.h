@@ -39,6 +39,7 @@ enum setting_id {
     SET_FORMAT,
     SET_GROUP_SIZE,
     SET_SCALE_RULE,
+    SET_PERCENTILE,
     SET_SCALE_DTYPE,
     SET_ROUNDING,
     SET_HALF_RANGE,

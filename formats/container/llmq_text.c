@@ -93,6 +93,7 @@ void llmq_text_tensor(struct text *text, const struct out_tensor *tensor, const 
         if (tensor->sub_block) text_add(text, "\"sub_block\":%u,", tensor->sub_block);
         text_add(text, "\"axis\":%u,", tensor->rank ? tensor->rank - 1 : 0);
         add_string(text, "scale_rule", tensor->scale_rule);
+        if (tensor->percentile) add_string(text, "percentile", tensor->percentile);
         add_string(text, "rounding", tensor->rounding);
         add_string(text, "scale", tensor->scale);
     }

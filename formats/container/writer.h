@@ -52,6 +52,7 @@ struct out_tensor {
     const char *group; /* JSON text: 32, "channel" (with the quotes), "tensor" or "128x128" */
     uint32_t sub_block; /* weights that share a shift; 0: there are no shifts */
     const char *scale_rule, *rounding, *scale; /* names; NULL for a kept tensor */
+    const char *percentile; /* a number: parameter of the scale rule; NULL: it has none */
     struct out_plane planes[OUT_PLANES_MAX];
     uint32_t n_planes;
     uint32_t shard; /* filled by writer_plan */

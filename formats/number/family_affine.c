@@ -2,6 +2,7 @@
  *
  * Formula: symmetric s = store(max(amax / (2^(N-1) - 0.5), 2^-23)); asymmetric s = store(max((b - a) / (2^N - 1), 2^-23)), z = clamp(-RNE(a / s));
  * code = clamp(R(x / s) + z); half range "int_max": amax / (2^(N-1) - 1). Rule mse: the range times k/64 (absmax.h).
+ * Observers and learners: choose.h.
  * Why this way: codes are computed with the stored scale, so what was measured is what is read; a true division puts ties where that scale says.
  * Corner cases: a zero group has scale 2^-23 and codes of zero; a scale that overflows its type is no candidate; errors are measured in units of
  * 2^ilog2(amax).
@@ -10,6 +11,7 @@
 #include <math.h>
 
 #include "number/absmax.h"
+#include "number/choose.h"
 #include "number/kernel.h"
 
 static bool affine_candidate(const struct quant *quant, struct range range, uint32_t number, struct group_scale *scale)
@@ -40,6 +42,9 @@ static void affine_error(const struct quant *quant, const struct kernels *kernel
 }
 
 extern const struct family family_affine;
-const struct family family_affine = {
-    .name = "affine", .candidate = affine_candidate, .candidates = absmax_candidates, .error = affine_error, .integers = true
-};
+const struct family family_affine = { .name = "affine",
+                                      .candidate = affine_candidate,
+                                      .candidates = absmax_candidates,
+                                      .error = affine_error,
+                                      .choose = choose_scale_of_weights,
+                                      .integers = true };

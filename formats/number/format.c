@@ -13,7 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "number/choose.h"
 #include "number/kernel.h"
+#include "number/observe.h"
 
 extern const struct family family_mx, family_affine, family_bfp, family_prime, family_float, family_codebook, family_nvfp4, family_ggml;
 
@@ -21,8 +23,11 @@ extern const struct family family_mx, family_affine, family_bfp, family_prime, f
 #define INLINE_ONLY SIZE_MAX
 #define KEY_KERNEL "kernel"
 #define KEY_NEGATIVE_END "negative-end"
+#define NO_PERCENTILE (-1.0)
 #define MX_RULES (BIT(RULE_FLOOR) | BIT(RULE_EVEN) | BIT(RULE_CEIL) | BIT(RULE_RCEIL) | BIT(RULE_SEARCH))
-#define INT_RULES (BIT(RULE_ABSMAX) | BIT(RULE_MSE))
+#define FLOAT_RULES (BIT(RULE_ABSMAX) | BIT(RULE_MSE))
+#define OBSERVER_RULES (BIT(RULE_MINMAX) | BIT(RULE_PERCENTILE) | BIT(RULE_MSE_HIST) | BIT(RULE_HISTOGRAM_PRO) | BIT(RULE_3SD) | BIT(RULE_KL_J))
+#define INT_RULES (FLOAT_RULES | OBSERVER_RULES | BIT(RULE_TQT) | BIT(RULE_LSQ) | BIT(RULE_PACT))
 #define INT_SCALES (BIT(SCALE_BF16) | BIT(SCALE_F16) | BIT(SCALE_F32))
 
 /* clang-format off */
@@ -49,10 +54,10 @@ extern const struct family family_mx, family_affine, family_bfp, family_prime, f
 #define FLOAT(name_, elem_, kind_, group_, scale_, db, text) \
     { .name = name_, .summary = text, .family = &family_float, .elem = &elem_rows[elem_], .default_kind = kind_, .default_group = group_, \
       .group_kinds = BIT(GROUP_CHANNEL) | BIT(GROUP_TENSOR) | BIT(GROUP_SQUARE), .scale_types = INT_SCALES, .default_scale = scale_, \
-      .rules = INT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db }
+      .rules = FLOAT_RULES, .default_rule = RULE_ABSMAX, .sqnr_db = db }
 #define CODEBOOK(name_, elem_, group_, db, text) \
     { .name = name_, .summary = text, .family = &family_codebook, .elem = &elem_rows[elem_], .default_group = group_, \
-      .group_kinds = BIT(GROUP_CHANNEL) | BIT(GROUP_TENSOR), .scale_types = INT_SCALES, .default_scale = SCALE_F16, .rules = INT_RULES, \
+      .group_kinds = BIT(GROUP_CHANNEL) | BIT(GROUP_TENSOR), .scale_types = INT_SCALES, .default_scale = SCALE_F16, .rules = FLOAT_RULES, \
       .default_rule = RULE_ABSMAX, .sqnr_db = db }
 #define GGML(type, group, rules_, db, fallback_, text) \
     { .name = #type, .summary = text, .family = &family_ggml, .default_group = group, .scale_types = BIT(SCALE_NONE), \
@@ -278,7 +283,7 @@ static enum status set_scale(const char *value, struct quant *quant, struct err 
 
 static enum status set_rule(const char *value, struct quant *quant, struct err *err)
 {
-    char names[128];
+    char names[160];
     enum scale_rule rule = scale_rule_find(value);
     if (rule == RULE_MSE && !(quant->format->rules & BIT(RULE_MSE)) && quant->format->rules & BIT(RULE_SEARCH)) rule = RULE_SEARCH; /* the same aim */
     if (rule == RULE_COUNT || !(quant->format->rules & BIT(rule)))
@@ -286,6 +291,30 @@ static enum status set_rule(const char *value, struct quant *quant, struct err *
                        list_names(quant->format->rules, RULE_COUNT, rule_name_at, names, sizeof names));
     quant->rule = rule;
     return OK;
+}
+
+/* A number from 0 to 100, all of the text; false for anything else. */
+static bool read_percentile(const char *value, double *percentile)
+{
+    const size_t n = strlen(value);
+    if (n == 0 || n > 24 || strspn(value, "0123456789.") != n) return false;
+    char *end;
+    *percentile = strtod(value, &end);
+    return *end == '\0' && *percentile <= 100.0;
+}
+
+static bool known_percentile(const char *value)
+{
+    double percentile;
+    return read_percentile(value, &percentile);
+}
+
+static enum status set_percentile(const char *value, struct quant *quant, struct err *err)
+{
+    if (!read_percentile(value, &quant->percentile)) return err_set(err, ERR_USAGE, "percentile '%s' is not a number from 0 to 100", value);
+    if (quant->format->rules & BIT(RULE_PERCENTILE)) return OK;
+    quant->percentile = NO_PERCENTILE;
+    return err_set(err, ERR_USAGE, "format %s has no scale rule percentile", quant->format->name);
 }
 
 static enum status set_rounding(const char *value, struct quant *quant, struct err *err)
@@ -390,6 +419,7 @@ static const struct setter {
     { "rounding", set_rounding, known_rounding, offsetof(struct quant_params, rounding) },
     { "tensor-scale", set_tensor_scale, known_tensor_scale, offsetof(struct quant_params, tensor_scale) },
     { "half-range", set_half_range, known_half_range, offsetof(struct quant_params, half_range) },
+    { "percentile", set_percentile, known_percentile, offsetof(struct quant_params, percentile) },
     { "sub-block", set_sub_block, NULL, INLINE_ONLY },
     { "shift-bits", set_shift_bits, NULL, INLINE_ONLY },
     { KEY_KERNEL, set_kernel, NULL, INLINE_ONLY },
@@ -423,6 +453,25 @@ static enum status check_sub_blocks(struct quant *quant, struct err *err)
     return OK;
 }
 
+/* The share that rule percentile keeps; other rules have none: one that was asked for is refused, or left out where it was meant for other formats
+ * too. */
+static enum status check_percentile(struct quant *quant, bool where_valid, struct err *err)
+{
+    const bool given = quant->percentile >= 0.0, counts = quant->rule == RULE_PERCENTILE;
+    if (!given || !counts) quant->percentile = counts ? observer_percentile.defaults.percentile : 0.0;
+    if (!given || counts || where_valid) return OK;
+    return err_set(err, ERR_USAGE, "format %s: a percentile is for scale rule percentile, not for %s", quant->format->name,
+                   scale_rule_name(quant->rule));
+}
+
+/* What is learned needs no half range to start from. */
+static enum status check_learned(const struct quant *quant, struct err *err)
+{
+    if (!quant->int_max || choose_learner(quant->rule) == LEARN_RULE_COUNT) return OK;
+    return err_set(err, ERR_USAGE, "format %s: scale rule %s learns the scale, half range int_max is not for it", quant->format->name,
+                   scale_rule_name(quant->rule));
+}
+
 static const char *setter_name_at(uint32_t i)
 {
     return setters[i].key;
@@ -435,7 +484,7 @@ static enum status set_inline(char *item, struct quant *quant, struct err *err)
     *equals = '\0';
     for (size_t i = 0; i < N_SETTERS; i++)
         if (strcmp(setters[i].key, item) == 0) return setters[i].set(equals + 1, quant, err);
-    char names[160];
+    char names[176];
     return err_set(err, ERR_USAGE, "format parameter '%s' is none of %s", item,
                    list_names(BIT(N_SETTERS) - 1u, N_SETTERS, setter_name_at, names, sizeof names));
 }
@@ -487,12 +536,15 @@ enum status quant_parse(const char *text, const struct quant_params *params, str
                              .group = format->default_kind == GROUP_SIZE ? format->default_group : 0,
                              .scale = format->default_scale,
                              .rule = format->default_rule,
+                             .percentile = NO_PERCENTILE,
                              .rounding = ROUND_NEAREST_EVEN,
                              .tensor_scale = format->tensor_scale,
                              .blocks = format->family->blocks };
     enum status status = params ? set_params(params, quant, err) : OK;
     if (!status) status = set_inlines(rest, quant, err);
     if (!status) status = check_sub_blocks(quant, err);
+    if (!status) status = check_percentile(quant, params && params->where_valid && params->percentile && *params->percentile, err);
+    if (!status) status = check_learned(quant, err);
     return status ? status : check_reference(quant, err);
 }
 
@@ -595,6 +647,7 @@ static bool choose_scale(const struct quant *quant, const struct kernels *kernel
     const uint32_t n_candidates = family->candidates(quant);
     uint32_t best = 0;
     struct error_sum sum = { .x = x, .weight = weight, .n = n, .limit = HUGE_VALF };
+    if (choose_reads(quant->rule)) return family->choose(quant, kernels, range, x, weight, n, scale);
     if (n_candidates == 1 || !family->candidate(quant, range, 0, scale)) return family->candidate(quant, range, 0, scale);
     for (uint32_t i = 0; i < n_candidates; i++) {
         if (!family->candidate(quant, range, i, scale)) continue;

@@ -79,6 +79,10 @@ struct family {
      * and y may be NULL. */
     void (*encode)(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n,
                    struct group_scale *scales, uint16_t *codes, float *y);
+    /* The scale of one group of n weights of known range, for the rules that read its weights (choose.h); NULL where the family has none. weight is
+     * NULL or n importance weights. false when the scale overflows. */
+    bool (*choose)(const struct quant *quant, const struct kernels *kernels, struct range range, const float *x, const float *weight, size_t n,
+                   struct group_scale *scale);
     /* The scale of a matrix of this range, NULL where there is no such level (NUMERICS_BLOCK.md 6). */
     float (*tensor_scale)(struct range range);
     bool integers; /* its elements are integers with a fraction of 0 bits, and a zero point is possible; else no zero point is */
@@ -127,6 +131,7 @@ struct quant {
     bool int_max; /* symmetric integers: the largest weight goes to the largest code, not half a code beyond it */
     enum scale_type scale;
     enum scale_rule rule;
+    double percentile; /* of rule percentile, 0 .. 100; else 0 */
     enum rounding rounding;
     bool tensor_scale; /* weights are divided by a scale of their matrix first (NUMERICS_BLOCK.md 6) */
     bool blocks; /* stored as blocks of format->block, not as planes of codes and scales */
@@ -148,6 +153,7 @@ struct quant_params {
     const char *rounding; /* "nearest-even" */
     const char *tensor_scale; /* "tensor", "none"; counts only for formats that have such a level */
     const char *half_range; /* "half", "int_max" */
+    const char *percentile; /* "99.99"; counts only for rule percentile */
     bool where_valid; /* leave out, instead of refusing, what another format takes but this one does not */
 };
 

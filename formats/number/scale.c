@@ -17,7 +17,8 @@ static const struct {
     uint32_t bits;
 } types[SCALE_TYPE_COUNT] = { { "e8m0", 8 }, { "bf16", 16 }, { "f16", 16 }, { "f32", 32 }, { "e4m3", 8 }, { "none", 0 } };
 
-static const char *const rules[RULE_COUNT] = { "absmax", "mse", "floor", "even", "ceil", "rceil", "search", "reference" };
+static const char *const rules[RULE_COUNT] = { "absmax",     "mse",      "floor",         "even", "ceil", "rceil", "search", "reference", "minmax",
+                                               "percentile", "mse-hist", "histogram-pro", "3sd",  "kl-j", "tqt",   "lsq",    "pact" };
 
 const char *scale_type_name(enum scale_type type)
 {

@@ -23,7 +23,26 @@ uint32_t scale_type_bits(enum scale_type type);
 uint32_t scale_store(enum scale_type type, float s);
 float scale_load(enum scale_type type, uint32_t bits);
 
-enum scale_rule { RULE_ABSMAX, RULE_MSE, RULE_FLOOR, RULE_EVEN, RULE_CEIL, RULE_RCEIL, RULE_SEARCH, RULE_REFERENCE, RULE_COUNT };
+enum scale_rule {
+    RULE_ABSMAX,
+    RULE_MSE,
+    RULE_FLOOR,
+    RULE_EVEN,
+    RULE_CEIL,
+    RULE_RCEIL,
+    RULE_SEARCH,
+    RULE_REFERENCE,
+    RULE_MINMAX, /* from here on: range observers (observe.h) and learners (learn.h) under their own names */
+    RULE_PERCENTILE,
+    RULE_MSE_HIST,
+    RULE_HISTOGRAM_PRO,
+    RULE_3SD,
+    RULE_KL_J,
+    RULE_TQT,
+    RULE_LSQ,
+    RULE_PACT,
+    RULE_COUNT
+};
 
 const char *scale_rule_name(enum scale_rule rule);
 enum scale_rule scale_rule_find(const char *name); /* RULE_COUNT when unknown */

@@ -7,7 +7,7 @@ import unittest
 from cli_support import COMMANDS, CliTest, FORMATS, GGUF_FORMATS, TINY, read_bytes, run, skip_aloud, small_tensors, write_bytes, write_folder, write_model
 
 COMMON = {"threads", "max-ram", "json", "quiet", "progress"}
-PLANS = {"in", "out", "format", "group-size", "scale-rule", "scale-dtype", "rounding", "half-range", "rule", "keep", "recipe", "nonfinite", "compress", "split-max-size", "align", "force", "nvfp4-scale", "no-fallback", "allow-requantize", "gguf-file-type", "imatrix"}
+PLANS = {"in", "out", "format", "group-size", "scale-rule", "percentile", "scale-dtype", "rounding", "half-range", "rule", "keep", "recipe", "nonfinite", "compress", "split-max-size", "align", "force", "nvfp4-scale", "no-fallback", "allow-requantize", "gguf-file-type", "imatrix"}
 OPTIONS = {
     "convert": COMMON | PLANS | {"measure"},
     "plan": COMMON | PLANS,
@@ -17,7 +17,7 @@ OPTIONS = {
     "compare": COMMON | {"in", "against"},
     "extract": COMMON | {"out", "dtype", "raw", "force"},
     "formats": COMMON,
-    "bench": COMMON | {"nvfp4-scale", "format", "group-size", "scale-rule", "scale-dtype", "rounding", "half-range", "seconds"},
+    "bench": COMMON | {"nvfp4-scale", "format", "group-size", "scale-rule", "percentile", "scale-dtype", "rounding", "half-range", "seconds"},
     "stats": COMMON | {"out", "force", "experts"},
 }
 
