@@ -1,6 +1,7 @@
 /* pipeline.c: see pipeline.h.
  *
- * Drawing: observe passes of a few spanning tensors (range, then candidate errors) and of matrices with scales, then for every job of these tensors
+ * Drawing: observe passes of a few spanning tensors (range, then candidate errors; or the weights, as often as a scale rule wants them) and of
+ * matrices with scales, then for every job of these tensors
  *   tile_read -> per tile: digest of the source, encode / move / split / narrow -> parts -> writer_put; in ticket order: add measures and digests
  * Why this way: all buffers of a worker are made once; a job never allocates.
  * Corner cases: a NaN or an overflow names tensor, row, column and count; whatever fails wakes the workers that wait for their turn.
@@ -18,6 +19,7 @@
 #include "converter/progress.h"
 #include "converter/scan.h"
 #include "converter/tile_read.h"
+#include "number/choose.h"
 
 /* Errors of the candidates of a group, those of its tiles so far added in binary64. */
 struct error_total {
@@ -34,6 +36,7 @@ struct worker {
     struct digest128 *digests; /* one a tile of the job */
     struct error_total *errors; /* of groups that a tile ends in the middle of */
     size_t n_errors;
+    struct learn_part part; /* what a tile adds to what is learned */
 };
 
 struct pipeline {
@@ -105,10 +108,11 @@ static enum status describe_fault(struct pipeline *pipeline, size_t i, const str
     err_name(tensor->name, strlen(tensor->name), name, sizeof name);
     unsigned long long row = tile->row + fault->row, col = tile->col + fault->col;
     if (fault->kind == CODEC_NO_PLACE && !entry->verdict.quant.blocks)
-        return err_set(err, ERR_DATA,
-                       "cannot take tensor '%s' of '%s' out of its blocks: the one at row %llu, column %llu is no group of format %s; another --format "
-                       "with --allow-requantize may do",
-                       name, pipeline->plan->container->path, row, col, entry->verdict.quant.format->name);
+        return err_set(
+            err, ERR_DATA,
+            "cannot take tensor '%s' of '%s' out of its blocks: the one at row %llu, column %llu is no group of format %s; another --format "
+            "with --allow-requantize may do",
+            name, pipeline->plan->container->path, row, col, entry->verdict.quant.format->name);
     if (fault->kind == CODEC_NO_PLACE)
         return err_set(err, ERR_DATA,
                        "cannot put tensor '%s' of '%s' into blocks of GGUF: scale or zero point of the group at row %llu, column %llu have no place "
@@ -136,8 +140,8 @@ static enum status describe_fault(struct pipeline *pipeline, size_t i, const str
 
 /* ---- observe passes ------------------------------------------------------------------------------------------------------------- */
 
-/* Passes: ranges of groups; candidate errors of groups; ranges of matrices. */
-enum pass { OBSERVE_RANGES, OBSERVE_ERRORS, OBSERVE_MATRICES };
+/* Passes: ranges of groups; candidate errors of groups; ranges of matrices; all weights of the one group, for a scale rule that reads them. */
+enum pass { OBSERVE_RANGES, OBSERVE_ERRORS, OBSERVE_MATRICES, OBSERVE_WEIGHTS };
 
 /* State of the pass over one spanning tensor; errors are folded in ticket order. */
 struct observing {
@@ -146,6 +150,7 @@ struct observing {
     struct range *ranges; /* per group or matrix */
     struct error_total *totals; /* of the groups that lie side by side */
     size_t n_totals;
+    struct choose_stream *stream; /* of a pass over the weights of the group */
     struct turn turn;
     pthread_mutex_t lock; /* of ranges */
 };
@@ -242,6 +247,48 @@ static void fold_errors(struct pipeline *pipeline, const struct quant *quant, co
     }
 }
 
+/* ---- the weights of the one group ---- */
+
+/* Where spans go: to a part, or to the observer. */
+struct span_target {
+    struct choose_stream *stream;
+    struct learn_part *part;
+};
+
+static void take_span(void *context, const float *x, size_t n)
+{
+    const struct span_target *target = context;
+    if (target->part) choose_stream_observe(target->stream, x, n, target->part);
+    else choose_stream_span(target->stream, x, n);
+}
+
+static void read_spans(struct pipeline *pipeline, size_t i, const struct tile *place, struct worker *worker, struct learn_part *part)
+{
+    const struct codec_tile tile = tile_of(pipeline, i, worker->source, place);
+    struct span_target target = { pipeline->observing->stream, part };
+    struct codec_fault unused; /* the first pass has found them */
+    codec_observe_spans(pipeline->app->kernels, &tile, &worker->scratch, take_span, &target, &unused);
+}
+
+/* Before a tile's turn: its range, in the first pass, and what a learner asks of it. */
+static enum status observe_weights(struct pipeline *pipeline, size_t i, const struct tile *place, struct worker *worker, struct err *err)
+{
+    const struct choose_stream *stream = pipeline->observing->stream;
+    enum status status = stream->pass == 1 ? observe_ranges(pipeline, i, place, worker, err) : OK;
+    if (status || !stream->learns) return status;
+    worker->part = (struct learn_part){ 0 };
+    read_spans(pipeline, i, place, worker, &worker->part);
+    return OK;
+}
+
+/* In its turn: tiles add up in order. */
+static void fold_weights(struct pipeline *pipeline, size_t i, const struct tile *place, struct worker *worker)
+{
+    struct choose_stream *stream = pipeline->observing->stream;
+    if (stream->learns) choose_stream_add(stream, &worker->part);
+    else read_spans(pipeline, i, place, worker, NULL);
+}
+
 static enum status observe_job(void *context, unsigned worker_index, const struct job *job, struct err *err)
 {
     struct pipeline *pipeline = context;
@@ -251,10 +298,12 @@ static enum status observe_job(void *context, unsigned worker_index, const struc
     struct tile place = plane_tile(&entry->source, job->first_tile);
     enum status status = tile_read(pipeline->plan->container, entry->tensor, &entry->source, job->first_tile, 1, worker->source, err);
     if (!status && observing->pass == OBSERVE_ERRORS) observe_errors(pipeline, job->tensor, &place, worker);
+    else if (!status && observing->pass == OBSERVE_WEIGHTS) status = observe_weights(pipeline, job->tensor, &place, worker, err);
     else if (!status) status = observe_ranges(pipeline, job->tensor, &place, worker, err);
     if (status) return status;
     if (!turn_wait(&observing->turn, job->ticket)) return err_set(err, ERR_CANCELLED, "stopped");
     if (observing->pass == OBSERVE_ERRORS) fold_errors(pipeline, &entry->verdict.quant, worker);
+    if (observing->pass == OBSERVE_WEIGHTS) fold_weights(pipeline, job->tensor, &place, worker);
     turn_done(&observing->turn, job->ticket);
     progress_add(pipeline->progress, plane_tile_nbytes(&entry->source, job->first_tile));
     return OK;
@@ -290,6 +339,25 @@ static enum status first_candidates(struct pipeline *pipeline, size_t i, size_t 
     return OK;
 }
 
+/* The scale of the one group of a tensor, by a rule that reads its weights. Readings that the plan has counted and nobody wants count as done. */
+static enum status observe_group(struct pipeline *pipeline, size_t i, struct err *err)
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    const struct quant *quant = &entry->verdict.quant;
+    struct choose_stream stream;
+    uint64_t *memory = malloc(CHOOSE_NBYTES);
+    if (!memory) return err_set(err, ERR_MEMORY, "out of memory");
+    enum status status = OK;
+    choose_stream_begin(&stream, quant, pipeline->app->kernels, memory);
+    pipeline->observing->stream = &stream;
+    while (!status && choose_stream_next(&stream)) status = observe_pass(pipeline, OBSERVE_WEIGHTS, err);
+    if (!status && !choose_stream_finish(&stream, pipeline->observing->ranges[0], pipeline->given[i])) status = first_candidates(pipeline, i, 1, err);
+    for (uint32_t pass = stream.pass - 1; pass < choose_passes(quant->rule) && !status; pass++)
+        progress_add(pipeline->progress, plane_nbytes(&entry->source));
+    free(memory);
+    return status;
+}
+
 /* Scales of the groups of one spanning tensor. */
 static enum status observe_groups(struct pipeline *pipeline, size_t i, struct err *err)
 {
@@ -304,9 +372,11 @@ static enum status observe_groups(struct pipeline *pipeline, size_t i, struct er
     pipeline->observing = &observing;
     enum status status = observing.ranges && observing.totals && pipeline->given[i] ? OK : err_set(err, ERR_MEMORY, "out of memory");
     for (size_t k = 0; k < per_row && !status; k++) observing.totals[k].group = UINT64_MAX;
-    if (!status) status = observe_pass(pipeline, OBSERVE_RANGES, err);
-    if (!status) status = first_candidates(pipeline, i, n_groups, err);
-    if (!status && quant->format->family->candidates(quant) > 1) status = observe_pass(pipeline, OBSERVE_ERRORS, err);
+    const bool reads = choose_reads(quant->rule);
+    if (!status && reads) status = observe_group(pipeline, i, err);
+    if (!status && !reads) status = observe_pass(pipeline, OBSERVE_RANGES, err);
+    if (!status && !reads) status = first_candidates(pipeline, i, n_groups, err);
+    if (!status && !reads && quant->format->family->candidates(quant) > 1) status = observe_pass(pipeline, OBSERVE_ERRORS, err);
     free(observing.totals);
     free(observing.ranges);
     pipeline->observing = NULL;

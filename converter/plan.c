@@ -290,16 +290,17 @@ static uint64_t observed_nbytes(const struct plan_entry *entry)
 {
     const struct quant *quant = &entry->verdict.quant;
     const uint64_t n_rows = quant_scale_rows(quant, entry->shape.rows, shape_matrix_rows(&entry->shape));
-    return n_rows * quant_groups_per_row(quant, entry->shape.cols) * (sizeof(struct range) + sizeof(struct group_scale)) + PLAN_HELD_NBYTES;
+    return n_rows * quant_groups_per_row(quant, entry->shape.cols) * (sizeof(struct range) + sizeof(struct group_scale)) + PLAN_HELD_NBYTES +
+           (choose_observer(quant->rule) ? CHOOSE_NBYTES : 0);
 }
 
-/* Rules that read the weights of a group need it in memory. */
+/* Rules that read the weights of a group need it in memory, unless there is but one group. */
 static enum status check_spans(struct plan *plan, size_t i, struct err *err)
 {
     const struct quant *quant = &plan->entries[i].verdict.quant;
     const struct tensor *tensor = plan_tensor(plan, i);
     char name[200], group[16];
-    if (!plan->entries[i].spans || !choose_reads(quant->rule)) return OK;
+    if (!plan->entries[i].spans || !choose_reads(quant->rule) || quant->group_kind == GROUP_TENSOR) return OK;
     return err_set(err, ERR_USAGE, "tensor '%s': scale rule %s needs groups of at most %u weights, and those of group size %s are longer here",
                    err_name(tensor->name, strlen(tensor->name), name, sizeof name), scale_rule_name(quant->rule), TILE_WEIGHTS,
                    quant_group_json(quant, group));
@@ -320,7 +321,8 @@ static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
     if (choose_observer(quant->rule)) plan->slot_nbytes = CHOOSE_NBYTES;
     plan->n_open_groups = (size_t)size_max(plan->n_open_groups, open_groups(entry));
     if (entry->spans) plan->observed_nbytes = size_max(plan->observed_nbytes, observed_nbytes(entry));
-    entry->n_reads = 1u + quant->tensor_scale + (entry->spans ? family->candidates(quant) > 1 ? 2u : 1u : 0u);
+    const uint32_t by_range = family->candidates(quant) > 1 ? 2u : 1u, by_weights = choose_passes(quant->rule);
+    entry->n_reads = 1u + quant->tensor_scale + (entry->spans ? by_weights ? by_weights : by_range : 0u);
     plan->scratch_weights = (size_t)size_max(plan->scratch_weights, codec_scratch_weights(quant, entry->shape.rows, entry->shape.cols));
     return plan_planes(plan, i, quant, err);
 }

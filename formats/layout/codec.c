@@ -604,6 +604,17 @@ bool codec_observe_range(const struct kernels *kernels, const struct codec_tile 
     return true;
 }
 
+bool codec_observe_spans(const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch, codec_span *span,
+                         void *context, struct codec_fault *fault)
+{
+    struct strip strip = { 0 };
+    while (next_strip(tile, STRIP_WEIGHTS, 8, &strip)) {
+        if (!load_strip(kernels, tile, &strip, scratch, fault)) return false;
+        span(context, scratch->x, (size_t)(strip.n_rows * strip.n_cols));
+    }
+    return true;
+}
+
 void codec_observe_errors(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile,
                           const struct codec_scratch *scratch, struct range range, double errors[CANDIDATES_MAX])
 {

@@ -105,6 +105,12 @@ bool codec_observe_range(const struct kernels *kernels, const struct codec_tile 
 void codec_observe_errors(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile,
                           const struct codec_scratch *scratch, struct range range, double errors[CANDIDATES_MAX]);
 
+/* All weights of a tile as f32, span by span: whole rows, as many as fit in 4096 weights, or 4096 weights of a longer row, in order. What observers
+ * and learners make of a tensor depends on these spans. False as codec_observe_range. */
+typedef void codec_span(void *context, const float *x, size_t n);
+bool codec_observe_spans(const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch, codec_span *span,
+                         void *context, struct codec_fault *fault);
+
 /* The fields of a plane that belong to a tile of weights; false for a plane of the whole tensor. */
 bool codec_fields(const struct quant *quant, const struct shape *shape, const struct plane *plane, const struct tile *weights, struct tile *fields);
 

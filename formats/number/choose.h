@@ -6,7 +6,7 @@
  * Why this way: observers and learners know nothing of formats; what a rule's parameters are for a format of so many bits is said here and nowhere
  * else. What follows from an observed range is what follows from any range. Rule minmax is not here: its range is the group's own, so it is absmax.
  * Corner cases: a group of zeros has the scale of a group of zeros under every rule; where the scale of an observed range, or a learned one,
- * overflows its type, that of the whole range is taken, so no rule refuses what absmax takes.
+ * overflows its type, that of the whole range is taken; where that one does, the group is refused. So every rule takes and refuses what absmax does.
  * Reference: NUMERICS.md 4, NUMERICS_OBSERVERS.md 10, NUMERICS_LEARNED.md 5.
  */
 #ifndef LLMQ_NUMBER_CHOOSE_H
@@ -18,6 +18,7 @@
 
 #include "number/format.h"
 #include "number/learn.h"
+#include "number/learn_stream.h"
 #include "number/observe.h"
 
 #define CHOOSE_NBYTES 51200u /* a slot of any of the observers under choose_observe_params has at most so many bytes */
@@ -43,5 +44,34 @@ bool choose_from_learned(const struct quant *quant, struct range range, const st
 /* All of it for one group of n finite weights in memory, as struct family's choose wants it. Observers ignore the importance. */
 bool choose_scale_of_weights(const struct quant *quant, const struct kernels *kernels, struct range range, const float *x, const float *weight,
                              size_t n, struct group_scale *scale);
+
+/* ---- a group that does not fit in memory ------------------------------------------------------------------------------------------- */
+
+/* begin;  while (next) for each tile: learners: part = 0; observe(part, spans); add(part) in the tiles' order.  observers: span(spans) in order.
+ * finish */
+struct choose_stream {
+    const struct quant *quant;
+    bool learns;
+    uint32_t pass; /* begun so far */
+    struct observe observe;
+    struct learn_params params;
+    struct learn_stream learn;
+};
+
+/* memory: CHOOSE_NBYTES, aligned for uint64_t, of use until finish. The stream must not be moved, nor quant be changed, before that. */
+void choose_stream_begin(struct choose_stream *stream, const struct quant *quant, const struct kernels *kernels, void *memory);
+
+/* True: the group is to be read once (more); at most choose_passes times. */
+bool choose_stream_next(struct choose_stream *stream);
+
+/* Learners: adds a span of n finite weights to a part (any number of parts at a time), and a part to the pass. */
+void choose_stream_observe(const struct choose_stream *stream, const float *x, size_t n, struct learn_part *part);
+void choose_stream_add(struct choose_stream *stream, const struct learn_part *part);
+
+/* Observers: the next n weights. */
+void choose_stream_span(struct choose_stream *stream, const float *x, size_t n);
+
+/* The scale of the group, whose range is given; false when it overflows. */
+bool choose_stream_finish(const struct choose_stream *stream, struct range range, struct group_scale *scale);
 
 #endif

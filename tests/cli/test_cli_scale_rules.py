@@ -6,6 +6,7 @@ said here a second time, from formats/NUMERICS_OBSERVERS.md section 10. Worked n
 import os
 import sys
 import unittest
+from unittest import mock
 
 import numpy as np
 
@@ -35,7 +36,8 @@ def observer_params(name, rule, scale, percentile, few):
               "quantiser": oracle_observers.rule(name, symmetric=signed, scale=scale)}
     if rule == "mse-hist":
         params["bins"] = max(256, 8 * 2 ** bits)
-        params["start_bin"], params["stride"] = params["bins"] // (4 if few else 16), params["bins"] // (64 if few else 256)
+        params["stride"] = params["bins"] // (64 if few else 256)
+        params["start_bin"] = params["bins"] // (4 if few else 16) + params["stride"] - 1
     return params
 
 
@@ -56,6 +58,71 @@ def learned(name, rule, scale, x, rounding="nearest-even"):
 
 def expected(name, rule, scale, x, **more):
     return learned(name, rule, scale, x) if rule in LEARNERS else observed(name, rule, scale, x, **more)
+
+
+# ---- tensors of several tiles: oracle_learn.stream over the spans of the program, its sums in numpy ------------------------------------
+
+
+def spans_of_shape(rows, cols):
+    """Lists of (start, end) in the flat tensor: the spans of each tile, as section 10 has them."""
+    tiles = []
+    if cols > TILE:
+        for row in range(rows):
+            for at in range(row * cols, (row + 1) * cols, TILE):
+                end = min(at + TILE, (row + 1) * cols)
+                tiles.append([(k, min(k + 4096, end)) for k in range(at, end, 4096)])
+        return tiles
+    step = TILE // cols
+    for first in range(0, rows, step):
+        last, spans = min(first + step, rows), []
+        if cols <= 4096:
+            for row in range(first, last, 4096 // cols):
+                spans.append((row * cols, min(row + 4096 // cols, last) * cols))
+        else:
+            for row in range(first, last):
+                spans += [(k, min(k + 4096, (row + 1) * cols)) for k in range(row * cols, (row + 1) * cols, 4096)]
+        tiles.append(spans)
+    return tiles
+
+
+def lanes(terms):
+    terms = np.concatenate([terms, np.zeros(-len(terms) % 16)]).reshape(-1, 16)
+    return oracle_learn.tree([float(v) for v in np.cumsum(terms, axis=0)[-1]])
+
+
+def parts(codes, s, x):
+    r = np.rint(x / np.float32(s))
+    q = np.clip(r, np.float32(codes.min - codes.zero), np.float32(codes.max - codes.zero))
+    return q.astype(np.float64), r != q, (x - q * np.float32(s)).astype(np.float64)
+
+
+def numpy_sums(codes, s, x, w):
+    q, out, d = parts(codes, s, x)
+    t = d * d
+    return lanes(np.where(out, 0, t)), lanes(np.where(out, t, 0)), lanes(np.where(out, d * q, 0))
+
+
+def numpy_fit(codes, s, x, w):
+    q, _, _ = parts(codes, s, x)
+    return lanes(q * x.astype(np.float64)), lanes(q * q)
+
+
+def numpy_stats(x, w):
+    wide = x.astype(np.float64)
+    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
+    return {"min": low, "max": high, "live_min": low, "live_max": high, "w": float(len(x)), "wx": lanes(wide), "wa": lanes(np.abs(wide)),
+            "wxx": lanes(wide * wide)}
+
+
+def streamed(name, rule, scale, x):
+    low, high = oracle_observers.type_of(name)[1:]
+    flat = x.reshape(-1)
+    slices = [[(flat[a:b], None) for a, b in tile] for tile in spans_of_shape(*x.shape)]
+    case = {"rule": rule, "method": {"tqt": "search", "lsq": "best", "pact": "descent"}[rule], "start": "max", "rounding": "nearest-even", "stored": scale,
+            "code_min": low, "code_max": high, "values": [], "weights": [1.0]}
+    with mock.patch.multiple(oracle_learn, spans_of=lambda _: slices, sums=numpy_sums, fit_sums=numpy_fit, stats_of=numpy_stats):
+        learner = oracle_learn.stream(case)
+    return learner.scale, learner.codes.zero
 
 
 def encode(x, s, z, name):
@@ -91,7 +158,7 @@ class Bytes(CliTest):
             inline = f",percentile={percentile}" if rule == "percentile" else ""
             options += ["--rule", f"t{i}.weight={name}:group={group},scale={scale},rule={rule}{inline}"]
         for number, (threads, kernels) in enumerate((("1", "portable"), ("4", "avx2"), ("2", None))):
-            self.ok("convert", "--in", "in.safetensors", "--out", f"{number}.llmq", "--threads", threads, *options, env={"LLMQ_KERNELS": kernels})
+            self.ok("convert", "--in", "in.safetensors", "--out", f"{number}.llmq", "--force", "--threads", threads, *options, env={"LLMQ_KERNELS": kernels})
             self.assertEqual(read_bytes(self.path("0.llmq")), read_bytes(self.path(f"{number}.llmq")), (threads, kernels))
         model = reader.read(self.path("0.llmq"))
         for i, case in enumerate(cases):
@@ -106,7 +173,7 @@ class Bytes(CliTest):
             for part in groups_of(row, size):
                 values = [float(v) for v in part]
                 more = {"percentile": percentile, "few": few and group not in ("channel", "tensor")} if rule not in LEARNERS else {}
-                s, z = expected(name, rule, scale, values, **more)
+                s, z = streamed(name, rule, scale, x) if len(part) > TILE and rule in LEARNERS else expected(name, rule, scale, values, **more)
                 scales.append(s)
                 zeros.append(int(z))
                 codes.append(encode(part, s, z, name))
@@ -129,6 +196,21 @@ class Bytes(CliTest):
     def test_channels_and_tensors_in_memory(self):
         x = odd_rows(3, 70)[[0, 1, 5]]
         self.check([(name, rule, "f32", group, 90.0) for name in ("int4", "uint3") for group in ("channel", "tensor") for rule in RULES], x)
+
+    @unittest.skipIf(LIGHT, "slow")
+    def test_tensors_of_several_tiles(self):
+        for seed, shape, names in ((4, (270, 1000), ("int4", "uint4")), (5, (2, 262147), ("int8",)), (6, (30, 9001), ("uint3", "int5"))):
+            rng = np.random.default_rng(seed)
+            x = (rng.standard_t(4, shape) * 0.02).astype(np.float32)
+            x[0] += np.float32(0.01)
+            self.check([(name, rule, STORED[i % 3], "tensor", 99.9) for name in names for i, rule in enumerate(RULES)], x)
+
+    def test_channels_over_tiles_are_refused(self):
+        write_model(self.path("in.safetensors"), {"model.layers.0.mlp.up_proj.weight": ("BF16", (1, TILE + 8), None)})
+        for rule in RULES[1:]:
+            self.refused(2, ["plan", "--in", "in.safetensors", "--format", f"int4:group=channel,rule={rule}"],
+                         f"scale rule {rule} needs groups of at most {TILE} weights")
+        self.ok("plan", "--in", "in.safetensors", "--format", "int4:group=channel,rule=minmax")
 
     def test_minmax_is_absmax(self):
         for name in FORMATS:
