@@ -111,7 +111,8 @@ enum status cmd_formats(struct app *app, struct err *err)
     printf(
         "\nGroups: any size from 1 to %u weights along the input axis; integers, floats and codebooks also channel and tensor, floats 128x128; the "
         "formats of GGUF those they have. Bits of channels are those of rows of %d weights.\n"
-        "Parameters inline: int4:group=64,scale=f16,rule=mse,rounding=away; int4:half-range=int_max; mx6:sub-block=2,shift-bits=1; bfp16:kernel=1; "
+        "Parameters inline: int4:group=64,scale=f16,rule=mse,rounding=away; int4:half-range=int_max; int4:rule=percentile,percentile=99.9; "
+        "mx6:sub-block=2,shift-bits=1; bfp16:kernel=1; "
         "mxint8:negative-end=full\n",
         GROUP_MAX, COLS);
     return OK;

@@ -321,8 +321,8 @@ static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
     if (choose_observer(quant->rule)) plan->slot_nbytes = CHOOSE_NBYTES;
     plan->n_open_groups = (size_t)size_max(plan->n_open_groups, open_groups(entry));
     if (entry->spans) plan->observed_nbytes = size_max(plan->observed_nbytes, observed_nbytes(entry));
-    const uint32_t by_range = family->candidates(quant) > 1 ? 2u : 1u, by_weights = choose_passes(quant->rule);
-    entry->n_reads = 1u + quant->tensor_scale + (entry->spans ? by_weights ? by_weights : by_range : 0u);
+    entry->n_reads = 1u + quant->tensor_scale;
+    if (entry->spans) entry->n_reads += choose_reads(quant->rule) ? choose_passes(quant->rule) : family->candidates(quant) > 1 ? 2u : 1u;
     plan->scratch_weights = (size_t)size_max(plan->scratch_weights, codec_scratch_weights(quant, entry->shape.rows, entry->shape.cols));
     return plan_planes(plan, i, quant, err);
 }
