@@ -255,10 +255,10 @@ struct span_target {
     struct learn_part *part;
 };
 
-static void take_span(void *context, const float *x, size_t n)
+static void take_span(void *context, const float *x, const float *weight, size_t n)
 {
     const struct span_target *target = context;
-    if (target->part) choose_stream_observe(target->stream, x, n, target->part);
+    if (target->part) choose_stream_observe(target->stream, x, weight, n, target->part);
     else choose_stream_span(target->stream, x, n);
 }
 

@@ -218,10 +218,7 @@ static enum status plan_planes(struct plan *plan, size_t i, const struct quant *
     out->group = quant_group_json(quant, entry->group);
     out->sub_block = quant->sub_block;
     out->scale_rule = quant->rule == RULE_COUNT ? NULL : scale_rule_name(quant->rule);
-    if (entry->fate == FATE_QUANTISE && quant->rule == RULE_PERCENTILE) {
-        snprintf(entry->percentile, sizeof entry->percentile, "%.15g", quant->percentile);
-        out->percentile = entry->percentile;
-    }
+    out->percentile = entry->fate == FATE_QUANTISE ? quant_percentile_text(quant, entry->percentile) : NULL;
     out->rounding = rounding_name(quant->rounding);
     out->scale = scale_type_name(quant->scale);
     return out->format_facts ? OK : err_set(err, ERR_MEMORY, "out of memory");

@@ -284,13 +284,13 @@ static void store_scales(const struct given_job *job, uint8_t *const planes[CODE
 static enum status find_tensor_scale(const struct matrix *matrix, const float *x, const struct llmq_given *given, float *scale, struct err *err)
 {
     struct codec_scratch scratch;
-    struct observed observed = { NULL, NULL };
+    struct matrix_scales observed = { NULL, NULL };
     *scale = given->tensor_scale ? *given->tensor_scale : 1.0f;
     if (!matrix->quant->tensor_scale || given->tensor_scale) return OK;
     enum status status = matrix_scratch_open(matrix, &scratch, err);
     if (status == OK) status = matrix_observe(matrix, (const uint8_t *)(const void *)x, &scratch, &observed, err);
     if (status == OK) *scale = observed.tensor_scales[0];
-    observed_free(&observed);
+    matrix_scales_free(&observed);
     matrix_scratch_close(&scratch);
     return status;
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "number/choose.h"
 
 enum status matrix_make(const struct quant *quant, const struct kernels *kernels, const struct dtype *dtype, const struct shape *shape,
                         struct matrix *matrix, struct err *err)
@@ -26,6 +27,8 @@ enum status matrix_make(const struct quant *quant, const struct kernels *kernels
                        quant->format->name);
     *matrix = (struct matrix){ .quant = quant, .kernels = kernels, .dtype = dtype, .shape = *shape, .spans = codec_spans(quant, n_rows, cols) };
     matrix->observed = matrix->spans || quant->tensor_scale;
+    if (matrix->spans && choose_reads(quant->rule) && quant->group_kind != GROUP_TENSOR)
+        return err_set(err, ERR_UNSUPPORTED, "rule %s takes rows of at most %u weights", scale_rule_name(quant->rule), TILE_WEIGHTS);
     matrix->n_planes = codec_planes(quant, shape, matrix->planes);
     uint64_t tile_rows, tile_cols;
     codec_tile_shape(quant, shape, &tile_rows, &tile_cols);
@@ -65,6 +68,12 @@ static struct codec_tile codec_tile_of(const struct matrix *matrix, const struct
     return (
         struct codec_tile){ .source = bytes, .dtype = matrix->dtype, .n_rows = place->n_rows, .n_cols = place->n_cols, .nonfinite = NONFINITE_ERROR };
 }
+
+/* Where the weights of a tile go. */
+struct span_target {
+    struct choose_stream *stream;
+    struct learn_part part;
+};
 
 /* ---- groups over several tiles -------------------------------------------------------------------------------------------------- */
 
@@ -123,17 +132,47 @@ static enum status first_candidates(const struct matrix *matrix, size_t n_groups
     return OK;
 }
 
+static void take_span(void *context, const float *x, const float *weight, size_t n)
+{
+    struct span_target *target = context;
+    if (target->stream->learns) choose_stream_observe(target->stream, x, weight, n, &target->part);
+    else choose_stream_span(target->stream, x, n);
+}
+
+/* The scale of the one group of all weights, by a rule that reads them as often as it likes. */
+static enum status find_scale_of_weights(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct range range,
+                                         struct group_scale *given, struct err *err)
+{
+    struct choose_stream stream;
+    uint64_t *memory = malloc(CHOOSE_NBYTES);
+    if (!memory) return err_set(err, ERR_MEMORY, "out of memory");
+    choose_stream_begin(&stream, matrix->quant, matrix->kernels, memory);
+    while (choose_stream_next(&stream))
+        for (uint64_t t = 0; t < plane_tile_count(&matrix->source); t++) {
+            struct tile place = plane_tile(&matrix->source, t);
+            const struct codec_tile tile = codec_tile_of(matrix, &place, bytes + plane_tile_offset(&matrix->source, t));
+            struct span_target target = { .stream = &stream };
+            struct codec_fault unused; /* the ranges have found them */
+            codec_observe_spans(matrix->kernels, &tile, scratch, take_span, &target, &unused);
+            if (stream.learns) choose_stream_add(&stream, &target.part);
+        }
+    const bool done = choose_stream_finish(&stream, range, given);
+    free(memory);
+    return done ? OK : first_candidates(matrix, 1, &range, given, err);
+}
+
 static enum status find_scales(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct group_scale **out,
                                struct err *err)
 {
-    const bool searched = matrix->quant->format->family->candidates(matrix->quant) > 1;
+    const bool searched = !choose_reads(matrix->quant->rule) && matrix->quant->format->family->candidates(matrix->quant) > 1;
     size_t n_groups = (size_t)(matrix->planes[1].rows * matrix->planes[1].cols);
     struct range *ranges = calloc(n_groups + 1, sizeof *ranges);
     double(*sums)[CANDIDATES_MAX] = calloc(searched ? n_groups + 1 : 1, sizeof *sums);
     struct group_scale *given = *out = calloc(n_groups + 1, sizeof *given);
     enum status status = ranges && sums && given ? OK : err_set(err, ERR_MEMORY, "out of memory for %zu scales", n_groups);
     if (status == OK) status = find_ranges(matrix, bytes, scratch, ranges, err);
-    if (status == OK) status = first_candidates(matrix, n_groups, ranges, given, err);
+    if (status == OK && choose_reads(matrix->quant->rule)) status = find_scale_of_weights(matrix, bytes, scratch, ranges[0], given, err);
+    else if (status == OK) status = first_candidates(matrix, n_groups, ranges, given, err);
     if (status == OK && searched) choose(matrix, bytes, scratch, ranges, sums, given);
     free(sums);
     free(ranges);
@@ -161,20 +200,20 @@ static enum status find_tensor_scales(const struct matrix *matrix, const uint8_t
     return status;
 }
 
-enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct observed *observed,
+enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct matrix_scales *observed,
                            struct err *err)
 {
-    *observed = (struct observed){ NULL, NULL };
+    *observed = (struct matrix_scales){ NULL, NULL };
     enum status status = matrix->spans ? find_scales(matrix, bytes, scratch, &observed->given, err) : OK;
     if (status == OK && matrix->quant->tensor_scale) status = find_tensor_scales(matrix, bytes, scratch, &observed->tensor_scales, err);
     return status;
 }
 
-void observed_free(struct observed *observed)
+void matrix_scales_free(struct matrix_scales *observed)
 {
     free(observed->given);
     free(observed->tensor_scales);
-    *observed = (struct observed){ NULL, NULL };
+    *observed = (struct matrix_scales){ NULL, NULL };
 }
 
 bool matrix_is_whole(const struct matrix *matrix, uint32_t plane)
@@ -182,14 +221,14 @@ bool matrix_is_whole(const struct matrix *matrix, uint32_t plane)
     return codec_is_whole(matrix->quant, &matrix->shape, &matrix->planes[plane]);
 }
 
-void matrix_store_whole(const struct matrix *matrix, const struct observed *observed, uint8_t *const planes[CODEC_PLANES_MAX])
+void matrix_store_whole(const struct matrix *matrix, const struct matrix_scales *observed, uint8_t *const planes[CODEC_PLANES_MAX])
 {
     codec_store_whole(matrix->quant, &matrix->shape, observed->given, observed->tensor_scales, planes);
 }
 
 /* ---- tiles ---------------------------------------------------------------------------------------------------------------------- */
 
-enum status matrix_encode(const struct matrix *matrix, uint64_t index, const uint8_t *bytes, const struct observed *observed,
+enum status matrix_encode(const struct matrix *matrix, uint64_t index, const uint8_t *bytes, const struct matrix_scales *observed,
                           const struct codec_scratch *scratch, uint8_t *const planes[CODEC_PLANES_MAX], struct err *err)
 {
     struct tile place = plane_tile(&matrix->source, index);
@@ -208,9 +247,9 @@ enum status matrix_encode(const struct matrix *matrix, uint64_t index, const uin
 
 /* What is observed, with the scale of the matrix as given. */
 static enum status observe_beside(const struct matrix *matrix, const uint8_t *bytes, float tensor_scale, const struct codec_scratch *scratch,
-                                  struct observed *observed, struct err *err)
+                                  struct matrix_scales *observed, struct err *err)
 {
-    *observed = (struct observed){ NULL, NULL };
+    *observed = (struct matrix_scales){ NULL, NULL };
     observed->tensor_scales = malloc(sizeof tensor_scale);
     if (!observed->tensor_scales) return err_set(err, ERR_MEMORY, "out of memory");
     *observed->tensor_scales = tensor_scale;
@@ -220,7 +259,7 @@ static enum status observe_beside(const struct matrix *matrix, const uint8_t *by
 enum status matrix_encode_all(const struct matrix *matrix, const uint8_t *bytes, const float *tensor_scale, const struct codec_scratch *scratch,
                               uint8_t *const whole[CODEC_PLANES_MAX], struct err *err)
 {
-    struct observed observed = { NULL, NULL };
+    struct matrix_scales observed = { NULL, NULL };
     enum status status = OK;
     if (matrix->quant->tensor_scale && tensor_scale) status = observe_beside(matrix, bytes, *tensor_scale, scratch, &observed, err);
     else if (matrix->observed) status = matrix_observe(matrix, bytes, scratch, &observed, err);
@@ -231,6 +270,6 @@ enum status matrix_encode_all(const struct matrix *matrix, const uint8_t *bytes,
         status = matrix_encode(matrix, t, bytes + plane_tile_offset(&matrix->source, t), &observed, scratch, planes, err);
     }
     if (status == OK) matrix_store_whole(matrix, &observed, whole);
-    observed_free(&observed);
+    matrix_scales_free(&observed);
     return status;
 }

@@ -32,7 +32,7 @@ struct matrix {
 };
 
 /* What was observed. */
-struct observed {
+struct matrix_scales {
     struct group_scale *given; /* spanning matrix: scales, one a row, one in all for group "tensor"; else NULL */
     float *tensor_scales; /* one a matrix, or NULL */
 };
@@ -46,13 +46,13 @@ enum status matrix_make(const struct quant *quant, const struct kernels *kernels
 enum status matrix_scratch_open(const struct matrix *matrix, struct codec_scratch *scratch, struct err *err);
 void matrix_scratch_close(struct codec_scratch *scratch);
 
-/* The scales that all stored bytes together decide; the caller calls observed_free, also after a failure. */
-enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct observed *observed,
+/* The scales that all stored bytes together decide; the caller calls matrix_scales_free, also after a failure. */
+enum status matrix_observe(const struct matrix *matrix, const uint8_t *bytes, const struct codec_scratch *scratch, struct matrix_scales *observed,
                            struct err *err);
-void observed_free(struct observed *observed);
+void matrix_scales_free(struct matrix_scales *observed);
 
 /* Encodes tile number tile, whose stored bytes are at bytes, to planes: the tile's own bytes of each plane that is not the matrix's as a whole. */
-enum status matrix_encode(const struct matrix *matrix, uint64_t tile, const uint8_t *bytes, const struct observed *observed,
+enum status matrix_encode(const struct matrix *matrix, uint64_t tile, const uint8_t *bytes, const struct matrix_scales *observed,
                           const struct codec_scratch *scratch, uint8_t *const planes[CODEC_PLANES_MAX], struct err *err);
 
 /* All steps for all tiles: bytes has all stored weights, whole the bytes of all planes. tensor_scale is the scale of the matrix where the caller has
@@ -62,6 +62,6 @@ enum status matrix_encode_all(const struct matrix *matrix, const uint8_t *bytes,
 
 /* True for a plane that matrix_store_whole writes, once. */
 bool matrix_is_whole(const struct matrix *matrix, uint32_t plane);
-void matrix_store_whole(const struct matrix *matrix, const struct observed *observed, uint8_t *const planes[CODEC_PLANES_MAX]);
+void matrix_store_whole(const struct matrix *matrix, const struct matrix_scales *observed, uint8_t *const planes[CODEC_PLANES_MAX]);
 
 #endif

@@ -18,6 +18,7 @@
 #include "container/llmq_read.h"
 #include "container/shown.h"
 #include "layout/facts.h"
+#include "number/observe.h"
 
 /* ---- the object ----------------------------------------------------------------------------------------------------------------- */
 
@@ -60,6 +61,7 @@ enum llmq_status llmq_quant_of_tensor(const struct llmq_model *model, size_t ind
     quant->scale = entry->quant.scale;
     quant->tensor_scale = entry->quant.tensor_scale;
     if (entry->quant.rule != RULE_COUNT && format->rules >> entry->quant.rule & 1) quant->rule = entry->quant.rule;
+    if (quant->rule == RULE_PERCENTILE) quant->percentile = entry->percentile[0] ? entry->quant.percentile : observer_percentile.defaults.percentile;
     if (entry->quant.rounding != ROUND_COUNT) quant->rounding = entry->quant.rounding;
     return LLMQ_OK;
 }

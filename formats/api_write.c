@@ -41,7 +41,7 @@ struct declared {
     struct kept kept; /* if is_kept */
     struct shape shape; /* unless is_kept */
     struct plane source; /* what is put; its tiles are the units, or all of it is one */
-    char group[16]; /* JSON text */
+    char group[16], percentile[24]; /* JSON text; a number */
 };
 
 struct llmq_writer {
@@ -172,6 +172,7 @@ static enum status declare_quantised(struct llmq_writer *writer, struct declared
     out->group = quant_group_json(quant, own->group);
     out->sub_block = quant->sub_block;
     out->scale_rule = scale_rule_name(quant->rule);
+    out->percentile = quant_percentile_text(quant, own->percentile);
     out->rounding = rounding_name(quant->rounding);
     out->scale = scale_type_name(quant->scale);
     return out->format_facts ? OK : out_of_memory(err);
@@ -410,7 +411,7 @@ static enum status put_kept(struct llmq_writer *writer, const uint8_t *bytes, st
 }
 
 /* One tile; what was observed of the whole tensor is put with its first one. */
-static enum status put_quantised(struct llmq_writer *writer, const uint8_t *bytes, const struct observed *observed, struct err *err)
+static enum status put_quantised(struct llmq_writer *writer, const uint8_t *bytes, const struct matrix_scales *observed, struct err *err)
 {
     const uint8_t *planes[OUT_PLANES_MAX];
     bool first = writer->n_tiles == 0;
@@ -423,11 +424,11 @@ static enum status put_quantised(struct llmq_writer *writer, const uint8_t *byte
 static enum status put_observed(struct llmq_writer *writer, const uint8_t *bytes, struct err *err)
 {
     const struct plane *source = &writer->matrix.source;
-    struct observed observed;
+    struct matrix_scales observed;
     enum status status = matrix_observe(&writer->matrix, bytes, &writer->scratch, &observed, err);
     for (uint64_t t = 0; t < plane_tile_count(source) && status == OK; t++)
         status = put_quantised(writer, bytes + plane_tile_offset(source, t), &observed, err);
-    observed_free(&observed);
+    matrix_scales_free(&observed);
     return status;
 }
 
@@ -492,7 +493,7 @@ static void end(struct llmq_writer *writer)
 static enum status put_unit(struct llmq_writer *writer, const uint8_t *bytes, struct err *err)
 {
     if (writer->tensors[writer->current].is_kept) return put_kept(writer, bytes, err);
-    enum status status = observes(writer) ? put_observed(writer, bytes, err) : put_quantised(writer, bytes, &(struct observed){ NULL, NULL }, err);
+    enum status status = observes(writer) ? put_observed(writer, bytes, err) : put_quantised(writer, bytes, &(struct matrix_scales){ NULL, NULL }, err);
     return status == ERR_DATA ? err_wrap(err, status, "cannot quantise tensor '%s'", shown_str(writer->tensors[writer->current].name).text) : status;
 }
 

@@ -778,7 +778,9 @@ static void test_same_as_program(void **state)
                                            "uint3:group=channel,rounding=away",
                                            "int8:group=tensor,rule=mse",
                                            "uint5:group=tensor",
-                                           "mxfp6_e2m3:group=48" };
+                                           "mxfp6_e2m3:group=48",
+                                           "int4:group=tensor,rule=lsq",
+                                           "uint4:group=tensor,rule=percentile,percentile=99.9" };
     char *dir = temp_dir(), command[4096];
     write_safetensors(temp_path(dir, "wide.safetensors"), 2, 300000);
     write_safetensors(temp_path(dir, "tall.safetensors"), 3000, 100);

@@ -217,7 +217,7 @@ static void stream(const struct quant *quant, const float *x, size_t n, size_t s
         for (size_t at = 0; at < n; at += span) {
             const size_t count = n - at < span ? n - at : span;
             struct learn_part part = { 0 };
-            if (stream.learns) choose_stream_observe(&stream, x + at, count, &part);
+            if (stream.learns) choose_stream_observe(&stream, x + at, NULL, count, &part);
             if (stream.learns) choose_stream_add(&stream, &part);
             else choose_stream_span(&stream, x + at, count);
         }

@@ -24,6 +24,8 @@ static const struct sample {
     { "uint7:group=tensor,rule=mse", 9, 21, 1 },
     { "int4:group=tensor,rule=mse", 900, 300, 1 },
     { "uint3:group=channel,rule=mse", 2, 262151, 2 },
+    { "int4:rule=lsq", 12, 300, 4 },
+    { "int5:group=tensor,rule=lsq", 90, 300, 1 },
     { "mxfp4", 70, 992, 7 },
     { "mxfp4:rule=floor", 7, 1024, 1 },
     { "mxint8", 5, 100, 1 },

@@ -497,6 +497,7 @@ static enum status read_quantised(struct parse *parse, const cJSON *item, struct
     enum status status = get_name(parse->index, item, "scale", &entry->scale, err);
     if (status == OK) status = get_name(parse->index, item, "scale_rule", &entry->scale_rule, err);
     if (status == OK) status = get_name(parse->index, item, "rounding", &entry->rounding, err);
+    if (status == OK) status = get_name(parse->index, item, "percentile", &entry->percentile, err);
     if (status != OK || !format->decodable) return status;
     uint64_t axis = 0;
     status = read_group(item, quant, err);
@@ -509,6 +510,8 @@ static enum status read_quantised(struct parse *parse, const cJSON *item, struct
     quant->scale = scale_type_find(entry->scale);
     quant->rule = scale_rule_find(entry->scale_rule);
     quant->rounding = rounding_find(entry->rounding);
+    if (entry->percentile[0] && !quant_read_percentile(entry->percentile, &quant->percentile))
+        return err_set(err, ERR_DATA, "its percentile '%s' is not a number from 0 to 100", shown_str(entry->percentile).text);
     if (quant->scale == SCALE_TYPE_COUNT || (quant->scale == SCALE_NONE) != quant->format->family->blocks) return OK;
     entry->decodable = true;
     tensor->quant = quant;
@@ -530,7 +533,7 @@ static enum status read_tensor(struct parse *parse, const cJSON *item, struct te
     tensor->file = entry->shard = parse->shard->header.shard_index;
     tensor->offset = entry->planes[0].offset;
     for (uint32_t p = 0; p < entry->n_planes; p++) tensor->stored_nbytes += plane_nbytes(&entry->planes[p].plane);
-    entry->scale = entry->scale_rule = entry->rounding = "";
+    entry->scale = entry->scale_rule = entry->rounding = entry->percentile = "";
     if (!json_get(item, "format")) return check_kept(tensor, entry, err);
     tensor->quantised = entry;
     status = json_string(json_get(item, "format"), "format", &entry->format, err);

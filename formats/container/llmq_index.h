@@ -54,7 +54,7 @@ struct llmq_entry {
     /* quantised tensors: names as stored */
     const char *format; /* NULL: a kept tensor */
     const char *family;
-    const char *scale, *scale_rule, *rounding; /* "" when absent */
+    const char *scale, *scale_rule, *rounding, *percentile; /* "" when absent */
     bool decodable;
     struct quant quant; /* when decodable; format and element are the file's own facts. rule and rounding are RULE_COUNT, ROUND_COUNT when unknown */
 };

@@ -18,6 +18,7 @@
 
 #include "base/size.h"
 #include "layout/pack.h"
+#include "number/choose.h"
 #include "number/half.h"
 #include "number/kernel.h"
 
@@ -119,6 +120,7 @@ bool codec_heeds_importance(const struct quant *quant)
 {
     if (is_opaque(quant)) return quant->format->block->weighted || (quant->rule == RULE_MSE && quant->format->block->encode_mse);
     if (quant->rule == RULE_REFERENCE) return false;
+    if (choose_reads(quant->rule)) return choose_learner(quant->rule) != LEARN_RULE_COUNT;
     return quant->format->family->encode ? quant->rule == RULE_SEARCH : quant->format->family->candidates(quant) > 1;
 }
 
@@ -337,24 +339,46 @@ static bool encode_row(const struct quant *quant, const struct kernels *kernels,
     return true;
 }
 
+/* The scale that a learner finds for the whole tile, row by row. */
+static bool learn_whole(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip,
+                        struct range range, const float *x, struct group_scale *scale)
+{
+    const size_t n = (size_t)strip->n_cols;
+    struct choose_stream stream;
+    choose_stream_begin(&stream, quant, kernels, NULL);
+    while (choose_stream_next(&stream)) {
+        struct learn_part part = { 0 };
+        for (uint64_t r = 0; r < strip->n_rows; r++)
+            choose_stream_observe(&stream, x + r * n, importance_at(tile, strip->row + r, strip->col), n, &part);
+        choose_stream_add(&stream, &part);
+    }
+    return choose_stream_finish(&stream, range, scale);
+}
+
+/* The scale of the whole tile by the sums of its candidates' errors. */
+static bool search_whole(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip,
+                         struct range range, const float *x, struct group_scale *scale)
+{
+    double errors[CANDIDATES_MAX] = { 0 };
+    for (uint32_t i = 0; i < quant->format->family->candidates(quant); i++) {
+        struct error_sum sum = { 0 };
+        if (quant->format->family->candidate(quant, range, i, scale)) add_errors(quant, kernels, tile, strip, range, scale, x, &sum);
+        errors[i] = (double)sum.total;
+    }
+    return quant_choose(quant, range, errors, scale);
+}
+
 /* The scale of the whole tile, and its codes; false when it overflows. With importance the rows of the tile have weights of their own. */
 static bool encode_whole(const struct quant *quant, const struct kernels *kernels, const struct codec_tile *tile, const struct strip *strip,
                          const struct codec_scratch *scratch, struct group_scale *scale)
 {
     const size_t n = (size_t)(strip->n_rows * strip->n_cols);
-    const struct family *family = quant->format->family;
     float *y = tile->measure ? scratch->y : NULL;
-    double errors[CANDIDATES_MAX] = { 0 };
     struct range range;
     if (!tile->importance || !codec_heeds_importance(quant))
         return quant_encode(quant, kernels, scratch->x, NULL, n, n, scale, scratch->codes, y) > 0;
     kernels->ranges(scratch->x, n, n, &range);
-    for (uint32_t i = 0; i < family->candidates(quant); i++) {
-        struct error_sum sum = { 0 };
-        if (family->candidate(quant, range, i, scale)) add_errors(quant, kernels, tile, strip, range, scale, scratch->x, &sum);
-        errors[i] = (double)sum.total;
-    }
-    if (!quant_choose(quant, range, errors, scale)) return false;
+    if (!(choose_reads(quant->rule) ? learn_whole : search_whole)(quant, kernels, tile, strip, range, scratch->x, scale)) return false;
     const struct groups groups = { n, n, scale };
     kernels->encode(quant->elem, quant->rounding, &groups, scratch->x, scratch->codes, y);
     return true;
@@ -610,7 +634,8 @@ bool codec_observe_spans(const struct kernels *kernels, const struct codec_tile 
     struct strip strip = { 0 };
     while (next_strip(tile, STRIP_WEIGHTS, 8, &strip)) {
         if (!load_strip(kernels, tile, &strip, scratch, fault)) return false;
-        span(context, scratch->x, (size_t)(strip.n_rows * strip.n_cols));
+        const size_t n_spans = tile->importance ? (size_t)strip.n_rows : 1, n = (size_t)(strip.n_rows * strip.n_cols) / n_spans;
+        for (size_t r = 0; r < n_spans; r++) span(context, scratch->x + r * n, importance_at(tile, strip.row + r, strip.col), n);
     }
     return true;
 }

@@ -106,8 +106,9 @@ void codec_observe_errors(const struct quant *quant, const struct kernels *kerne
                           const struct codec_scratch *scratch, struct range range, double errors[CANDIDATES_MAX]);
 
 /* All weights of a tile as f32, span by span: whole rows, as many as fit in 4096 weights, or 4096 weights of a longer row, in order. What observers
- * and learners make of a tensor depends on these spans. False as codec_observe_range. */
-typedef void codec_span(void *context, const float *x, size_t n);
+ * and learners make of a tensor depends on these spans. With importance a span is at most a row, and weight its importance; else it is NULL. False as
+ * codec_observe_range. */
+typedef void codec_span(void *context, const float *x, const float *weight, size_t n);
 bool codec_observe_spans(const struct kernels *kernels, const struct codec_tile *tile, const struct codec_scratch *scratch, codec_span *span,
                          void *context, struct codec_fault *fault);
 

@@ -140,9 +140,9 @@ bool choose_stream_next(struct choose_stream *stream)
     return stream->learns ? learn_stream_next(&stream->learn) : first || observe_next(&stream->observe);
 }
 
-void choose_stream_observe(const struct choose_stream *stream, const float *x, size_t n, struct learn_part *part)
+void choose_stream_observe(const struct choose_stream *stream, const float *x, const float *weight, size_t n, struct learn_part *part)
 {
-    learn_stream_observe(&stream->learn, x, NULL, n, part);
+    learn_stream_observe(&stream->learn, x, weight, n, part);
 }
 
 void choose_stream_add(struct choose_stream *stream, const struct learn_part *part)

@@ -64,8 +64,9 @@ void choose_stream_begin(struct choose_stream *stream, const struct quant *quant
 /* True: the group is to be read once (more); at most choose_passes times. */
 bool choose_stream_next(struct choose_stream *stream);
 
-/* Learners: adds a span of n finite weights to a part (any number of parts at a time), and a part to the pass. */
-void choose_stream_observe(const struct choose_stream *stream, const float *x, size_t n, struct learn_part *part);
+/* Learners: adds a span of n finite weights (weight: their importance or NULL, which is 1) to a part (any number of parts at a time), and a part to
+ * the pass. */
+void choose_stream_observe(const struct choose_stream *stream, const float *x, const float *weight, size_t n, struct learn_part *part);
 void choose_stream_add(struct choose_stream *stream, const struct learn_part *part);
 
 /* Observers: the next n weights. */

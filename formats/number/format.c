@@ -293,8 +293,7 @@ static enum status set_rule(const char *value, struct quant *quant, struct err *
     return OK;
 }
 
-/* A number from 0 to 100, all of the text; false for anything else. */
-static bool read_percentile(const char *value, double *percentile)
+bool quant_read_percentile(const char *value, double *percentile)
 {
     const size_t n = strlen(value);
     if (n == 0 || n > 24 || strspn(value, "0123456789.") != n) return false;
@@ -306,12 +305,12 @@ static bool read_percentile(const char *value, double *percentile)
 static bool known_percentile(const char *value)
 {
     double percentile;
-    return read_percentile(value, &percentile);
+    return quant_read_percentile(value, &percentile);
 }
 
 static enum status set_percentile(const char *value, struct quant *quant, struct err *err)
 {
-    if (!read_percentile(value, &quant->percentile)) return err_set(err, ERR_USAGE, "percentile '%s' is not a number from 0 to 100", value);
+    if (!quant_read_percentile(value, &quant->percentile)) return err_set(err, ERR_USAGE, "percentile '%s' is not a number from 0 to 100", value);
     if (quant->format->rules & BIT(RULE_PERCENTILE)) return OK;
     quant->percentile = NO_PERCENTILE;
     return err_set(err, ERR_USAGE, "format %s has no scale rule percentile", quant->format->name);
@@ -620,6 +619,13 @@ const char *quant_group_json(const struct quant *quant, char *out)
 {
     if (quant->group_kind == GROUP_SIZE) snprintf(out, 16, "%u", quant->group);
     else snprintf(out, 16, "\"%s\"", group_kinds[quant->group_kind]);
+    return out;
+}
+
+const char *quant_percentile_text(const struct quant *quant, char *out)
+{
+    if (quant->rule != RULE_PERCENTILE) return NULL;
+    snprintf(out, 24, "%.15g", quant->percentile);
     return out;
 }
 

@@ -191,6 +191,12 @@ bool quant_fits(const struct quant *quant, uint64_t cols);
 /* "32", "\"channel\"", "\"128x128\"": JSON text of the group. out has at least 16 bytes. */
 const char *quant_group_json(const struct quant *quant, char *out);
 
+/* A number from 0 to 100, all of the text; false for anything else. */
+bool quant_read_percentile(const char *text, double *percentile);
+
+/* "99.99", NULL for other rules than percentile. out has at least 24 bytes. */
+const char *quant_percentile_text(const struct quant *quant, char *out);
+
 /* n weights in groups of `group`, all steps: range, candidates by least error, codes, and decoded weights where y is not NULL. weight is NULL or n
  * importance weights >= 0; scales has room for quant_scales. Returns how many groups were done: all, or those before the first one whose scale overflows its type. */
 size_t quant_encode(const struct quant *quant, const struct kernels *kernels, const float *x, const float *weight, size_t n, size_t group,
