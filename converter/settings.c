@@ -18,8 +18,8 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_IN] = { "in", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | CMD_DEQUANTIZE | CMD_COMPARE, false,
                  "model to read: a .safetensors, .llmq or .gguf file, a model.safetensors.index.json, or a model folder" },
     [SET_OUT] = { "out", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | WRITES, false,
-                  "output: a .llmq file, or a .gguf file when the model came from one; without it convert writes NAME.FORMAT.llmq into the current "
-                  "folder" },
+                  "output: convert writes a .llmq file, or a .gguf file when the model came from one (without it NAME.FORMAT.llmq in the current "
+                  "folder); dequantize and extract .safetensors or a folder/; stats .safetensors, .gguf or .dat" },
     [SET_AGAINST] = { "against", SETTING_TEXT, "PATH", NULL, 0, 0, CMD_COMPARE, false, "model to compare with" },
     [SET_FORMAT] = { "format", SETTING_TEXT, "FORMAT", NULL, 0, 0, PLANS | CMD_BENCH, true,
                      "number format of the linear layers, with parameters inline if wanted: int4:group=64,scale=f16 (llmq formats lists all)" },

@@ -18,6 +18,7 @@
 #include "api_matrix.h"
 #include "base/size.h"
 #include "layout/pack.h"
+#include "number/round.h"
 
 /* ---- views ---------------------------------------------------------------------------------------------------------------------- */
 
@@ -395,6 +396,47 @@ enum llmq_status llmq_fake_quantise(const struct llmq_quant *quant, const struct
     free(codes);
     free(scales);
     free(zeros);
+    return result;
+}
+
+/* The largest codes again, rounded without an end: their step is |y| / largest code, a power of two. */
+static void lift_ends(const struct quant *quant, const struct turn *turn, const int32_t *codes, const float *x, float *y)
+{
+    for (uint64_t r = 0; r < turn->rows; r++)
+        for (uint64_t c = 0; c < turn->cols; c++, codes++) {
+            const size_t at = place_of(turn, r, c);
+            if (abs(*codes) != quant->elem->code_max) continue;
+            const float step = fabsf(y[at]) / (float)quant->elem->code_max;
+            y[at] = round_to_integer(x[at] / step, quant->rounding) * step;
+        }
+}
+
+enum llmq_status llmq_fake_quantise_unsaturated(const struct llmq_quant *quant, const struct llmq_view *view, const float *x, float *y,
+                                                struct llmq_error *error)
+{
+    struct err *err = api_err(error);
+    struct llmq_view_sizes sizes;
+    struct turn turn;
+    enum llmq_status result = llmq_view_measure(quant, view, &sizes, error);
+    if (result != LLMQ_OK) return result;
+    if (!quant->quant.sub_block || quant->quant.rule != RULE_FLOOR)
+        return api_status(err_set(err, ERR_USAGE,
+                                  "format %s: only formats with shifts of sub-blocks under rule floor have codes that do not saturate",
+                                  quant->quant.format->name));
+    if ((!x || !y || x == y) && sizes.rows && sizes.cols) return api_null(!x ? "x" : "y", error);
+    void *codes = malloc((size_t)sizes.planes.codes + 1), *scales = malloc((size_t)sizes.planes.scales + 1),
+         *shifts = malloc((size_t)sizes.planes.zeros + 1);
+    int32_t *numbers = calloc((size_t)(sizes.rows * sizes.cols) + 1, sizeof *numbers);
+    if (!codes || !scales || !shifts || !numbers) result = api_status(err_set(err, ERR_MEMORY, "out of memory for planes"));
+    if (result == LLMQ_OK) result = llmq_quantise(quant, view, x, NULL, codes, scales, shifts, error);
+    if (result == LLMQ_OK) result = llmq_dequantise(quant, view, codes, scales, shifts, y, error);
+    if (result == LLMQ_OK) result = llmq_planes_read(quant, view, codes, scales, shifts, numbers, NULL, NULL, NULL, error);
+    if (result == LLMQ_OK) result = api_status(turn_of(quant, view, &turn, err));
+    if (result == LLMQ_OK) lift_ends(&quant->quant, &turn, numbers, x, y);
+    free(codes);
+    free(scales);
+    free(shifts);
+    free(numbers);
     return result;
 }
 

@@ -329,6 +329,11 @@ enum llmq_status llmq_dequantise(const struct llmq_quant *quant, const struct ll
 enum llmq_status llmq_fake_quantise(const struct llmq_quant *quant, const struct llmq_view *view, const float *x, const struct llmq_given *given,
                                     float *y, struct llmq_error *error);
 
+/* The same for formats with shifts of sub-blocks (bfpprimeN, mx9, mx6, mx4) under rule=floor, but a weight that rounds to 2^m, m magnitude bits, keeps
+ * that value, which no code can hold: BFPPrimeQuantDequantFunction on a CPU. y is not x. LLMQ_ERR_USAGE for other formats. */
+enum llmq_status llmq_fake_quantise_unsaturated(const struct llmq_quant *quant, const struct llmq_view *view, const float *x, float *y,
+                                                struct llmq_error *error);
+
 /* The backward of all of them, straight through: dx = g, n numbers; dx may be g. */
 enum llmq_status llmq_straight_through(const float *g, size_t n, float *dx, struct llmq_error *error);
 

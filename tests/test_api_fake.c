@@ -123,6 +123,37 @@ static void test_worked_prime(void **state)
     check_codes("mx4", top, 16, LIST(int32_t, 3, 2, 3, 2, -3, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0), NULL);
 }
 
+/* Weights that round beyond the largest code keep what they round to. */
+static void test_unsaturated(void **state)
+{
+    (void)state;
+    const float top[16] = { 1.999f, 1, .999f, .5f, -.999f, .1f, .25f, .25f };
+    const float ties[16] = { 1, .25f, .75f, -.75f, 1.25f, -1.25f, 1.75f, -1.75f };
+    static const struct {
+        const char *text;
+        float want[8];
+        bool of_ties;
+    } cases[] = {
+        { "mx9", { 2, 1, 1, .5f, -1, .1015625f, .25f, .25f }, false }, /* codes 128 64 128 64 -128 13 32 32, steps 2^-6 and 2^-7 */
+        { "mx4", { 2, 1, 1, .5f, -1, 0, .25f, .25f }, false }, /* codes 4 2 4 2 -4 0 1 1 */
+        { "bfpprime11:rounding=away", { 1, .5f, .75f, -.75f, 1.5f, -1.5f, 2, -2 }, true },
+        { "bfpprime11:rounding=up", { 1, .5f, .75f, -.75f, 1.5f, -1, 2, -1.5f }, true },
+        { "bfpprime11", { 1, 0, .75f, -.75f, 1, -1, 2, -2 }, true },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const uint64_t dims[2] = { 16, 1 };
+        float y[16];
+        for (uint32_t axis = 0; axis < 2; axis++) { /* 1 x 16, then the same along the first axis */
+            const struct llmq_view view = { .rank = 2, .dims = axis ? dims : (const uint64_t[]){ 1, 16 }, .axis = axis ? 0 : 1 };
+            struct llmq_quant *quant = NULL;
+            assert_done(llmq_quant_open(cases[i].text, &quant, &error));
+            assert_done(llmq_fake_quantise_unsaturated(quant, &view, cases[i].of_ties ? ties : top, y, &error));
+            assert_memory_equal(y, cases[i].want, sizeof cases[i].want);
+            llmq_quant_close(quant);
+        }
+    }
+}
+
 /* Rounding codes on sub-blocks, two shift bits, subnormal weights, an unsigned type without zero point. */
 static void test_worked_rest(void **state)
 {
@@ -575,10 +606,10 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_worked_bfp),  cmocka_unit_test(test_worked_prime),    cmocka_unit_test(test_worked_mx),
-        cmocka_unit_test(test_worked_rest), cmocka_unit_test(test_worked_integers), cmocka_unit_test(test_every_format),
-        cmocka_unit_test(test_axes),        cmocka_unit_test(test_files),           cmocka_unit_test(test_given_channels),
-        cmocka_unit_test(test_golden),      cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_worked_bfp),     cmocka_unit_test(test_worked_prime), cmocka_unit_test(test_worked_mx),
+        cmocka_unit_test(test_unsaturated),    cmocka_unit_test(test_worked_rest),  cmocka_unit_test(test_worked_integers),
+        cmocka_unit_test(test_every_format),   cmocka_unit_test(test_axes),         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_given_channels), cmocka_unit_test(test_golden),       cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
