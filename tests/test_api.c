@@ -8,9 +8,7 @@
  * everywhere.
  * Reference: llmq.h. Worked number: int4:group=64, 2 x 100: 100 bytes of codes, 8 of scales.
  */
-#include "llmq.h"
-
-#include "support/support.h"
+#include "support/api_support.h"
 
 #include <math.h>
 #include <sys/wait.h>
@@ -18,23 +16,6 @@
 #include "container/llmq_read.h"
 #include "layout/pack.h"
 #include "number/kernel.h"
-
-static struct llmq_error error;
-
-#define assert_done(call)                                                                                                                            \
-    do {                                                                                                                                             \
-        enum llmq_status assert_done_status = (call);                                                                                                \
-        if (assert_done_status != LLMQ_OK) fail_msg("%s: %d: %s", #call, (int)assert_done_status, error.text);                                       \
-    } while (0)
-
-#define assert_denied(call, wanted, part)                                                                                                            \
-    do {                                                                                                                                             \
-        error = (struct llmq_error){ 0, "" };                                                                                                        \
-        enum llmq_status assert_denied_status = (call);                                                                                              \
-        if (assert_denied_status != (wanted)) fail_msg("%s: %d: %s", #call, (int)assert_denied_status, error.text);                                  \
-        assert_int_equal(error.code, wanted);                                                                                                        \
-        if (!strstr(error.text, (part))) fail_msg("%s: '%s' lacks '%s'", #call, error.text, (part));                                                 \
-    } while (0)
 
 static void *new_bytes(uint64_t nbytes)
 {
