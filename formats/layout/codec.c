@@ -449,12 +449,6 @@ static bool encode_blocks(const struct quant *quant, const struct codec_tile *ti
     return true;
 }
 
-/* The largest number of a plain type, 0 of others. */
-static float largest_of(const struct ggml_type *type)
-{
-    return type == &ggml_f16 ? 65504.0f : type == &ggml_bf16 ? 0x1.FEp127f : type->elements == 1 ? FLT_MAX : 0.0f;
-}
-
 /* Blocks have no extreme code: an Inf takes the largest magnitude of its block, of plain types the largest there is. */
 static void flatten_infinite(const struct quant *quant, const struct codec_tile *tile, const struct strip *strip, float *x)
 {
@@ -462,7 +456,7 @@ static void flatten_infinite(const struct quant *quant, const struct codec_tile 
     const uint8_t *source = source_at(tile, strip->row, strip->col);
     float stored[256];
     for (size_t i = 0; i < n; i += block) {
-        float amax = largest_of(quant->format->block);
+        float amax = quant->format->block->largest;
         for (size_t k = 0; k < block; k++) amax = fmaxf(amax, fabsf(x[i + k]));
         tile->dtype->widen(source + i * tile->dtype->bits / 8, block, stored);
         for (size_t k = 0; k < block; k++)

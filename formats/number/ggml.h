@@ -35,6 +35,7 @@ struct ggml_type {
     ggml_decode *decode;
     ggml_encode *encode; /* ggml's own rule: the bytes of ggml_quantize_chunk, without or with an importance matrix */
     ggml_encode *encode_mse; /* NULL, or a better rule of our own */
+    float largest; /* of plain numbers the largest that is finite; 0 where that depends on the block */
 };
 
 size_t ggml_type_count(void);

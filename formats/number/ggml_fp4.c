@@ -138,7 +138,9 @@ static void encode_nvfp4(const float *x, const float *weight, size_t n_blocks, u
 
 /* ---- rows ----------------------------------------------------------------------------------------------------------------------- */
 
-const struct ggml_type ggml_mxfp4 = { "MXFP4",      "mxfp4",       "4.25 bits: e2m1, a power of two for 32", 39, 32, 17, false, false, decode_mxfp4,
-                                      encode_mxfp4, ggml_mse_mxfp4 };
-const struct ggml_type ggml_nvfp4 = { "NVFP4",      "nvfp4",       "4.5 bits: e2m1, a UE4M3 scale for 16", 40, 64, 36, false, false, decode_nvfp4,
-                                      encode_nvfp4, ggml_mse_nvfp4 };
+const struct ggml_type ggml_mxfp4 = {
+    "MXFP4", "mxfp4", "4.25 bits: e2m1, a power of two for 32", 39, 32, 17, false, false, decode_mxfp4, encode_mxfp4, ggml_mse_mxfp4, 0.0f
+};
+const struct ggml_type ggml_nvfp4 = {
+    "NVFP4", "nvfp4", "4.5 bits: e2m1, a UE4M3 scale for 16", 40, 64, 36, false, false, decode_nvfp4, encode_nvfp4, ggml_mse_nvfp4, 0.0f
+};

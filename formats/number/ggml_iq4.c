@@ -164,9 +164,9 @@ static void encode_iq4_xs(const float *x, const float *weight, size_t n_blocks, 
 /* ---- rows ----------------------------------------------------------------------------------------------------------------------- */
 
 const struct ggml_type ggml_iq4_nl = {
-    "IQ4_NL", "iq4_nl", "4.5 bits: 16 uneven levels, a scale for 32", 20, 32, 18, true, false, decode_iq4_nl, encode_iq4_nl, ggml_mse_iq4_nl
+    "IQ4_NL", "iq4_nl", "4.5 bits: 16 uneven levels, a scale for 32", 20, 32, 18, true, false, decode_iq4_nl, encode_iq4_nl, ggml_mse_iq4_nl, 0.0f
 };
 const struct ggml_type ggml_iq4_xs = {
-    "IQ4_XS",      "iq4_xs",       "4.25 bits: 16 uneven levels, 6-bit scales for 32 in 256", 23, 256, 136, true, false, decode_iq4_xs,
-    encode_iq4_xs, ggml_mse_iq4_xs
+    "IQ4_XS",        "iq4_xs", "4.25 bits: 16 uneven levels, 6-bit scales for 32 in 256", 23, 256, 136, true, false, decode_iq4_xs, encode_iq4_xs,
+    ggml_mse_iq4_xs, 0.0f
 };

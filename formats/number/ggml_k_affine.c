@@ -242,12 +242,15 @@ static void encode_q5_k(const float *x, const float *weight, size_t n_blocks, ui
 
 /* ---- rows ----------------------------------------------------------------------------------------------------------------------- */
 
-const struct ggml_type ggml_q2_k = {
-    "Q2_K", "q2_k", "2.63 bits: 2-bit codes, 4-bit scales and minima for 16 in 256", 10, 256, 84, true, false, decode_q2_k, encode_q2_k, ggml_mse_q2_k
-};
-const struct ggml_type ggml_q4_k = {
-    "Q4_K", "q4_k", "4.5 bits: 4-bit codes, 6-bit scales and minima for 32 in 256", 12, 256, 144, true, false, decode_q4_k, encode_q4_k, ggml_mse_q4_k
-};
-const struct ggml_type ggml_q5_k = {
-    "Q5_K", "q5_k", "5.5 bits: 5-bit codes, 6-bit scales and minima for 32 in 256", 13, 256, 176, true, false, decode_q5_k, encode_q5_k, ggml_mse_q5_k
-};
+const struct ggml_type ggml_q2_k = { "Q2_K",      "q2_k",        "2.63 bits: 2-bit codes, 4-bit scales and minima for 16 in 256",
+                                     10,          256,           84,
+                                     true,        false,         decode_q2_k,
+                                     encode_q2_k, ggml_mse_q2_k, 0.0f };
+const struct ggml_type ggml_q4_k = { "Q4_K",      "q4_k",        "4.5 bits: 4-bit codes, 6-bit scales and minima for 32 in 256",
+                                     12,          256,           144,
+                                     true,        false,         decode_q4_k,
+                                     encode_q4_k, ggml_mse_q4_k, 0.0f };
+const struct ggml_type ggml_q5_k = { "Q5_K",      "q5_k",        "5.5 bits: 5-bit codes, 6-bit scales and minima for 32 in 256",
+                                     13,          256,           176,
+                                     true,        false,         decode_q5_k,
+                                     encode_q5_k, ggml_mse_q5_k, 0.0f };

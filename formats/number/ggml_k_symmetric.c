@@ -142,8 +142,8 @@ static void encode_q6_k(const float *x, const float *weight, size_t n_blocks, ui
 /* ---- rows ----------------------------------------------------------------------------------------------------------------------- */
 
 const struct ggml_type ggml_q3_k = {
-    "Q3_K", "q3_k", "3.44 bits: 3-bit codes, 6-bit scales for 16 in 256", 11, 256, 110, true, false, decode_q3_k, encode_q3_k, ggml_mse_q3_k
+    "Q3_K", "q3_k", "3.44 bits: 3-bit codes, 6-bit scales for 16 in 256", 11, 256, 110, true, false, decode_q3_k, encode_q3_k, ggml_mse_q3_k, 0.0f
 };
 const struct ggml_type ggml_q6_k = {
-    "Q6_K", "q6_k", "6.56 bits: 6-bit codes, 8-bit scales for 16 in 256", 14, 256, 210, true, false, decode_q6_k, encode_q6_k, ggml_mse_q6_k
+    "Q6_K", "q6_k", "6.56 bits: 6-bit codes, 8-bit scales for 16 in 256", 14, 256, 210, true, false, decode_q6_k, encode_q6_k, ggml_mse_q6_k, 0.0f
 };

@@ -249,18 +249,19 @@ static void encode_q8_0(const float *x, const float *weight, size_t n_blocks, ui
 
 /* ---- rows ----------------------------------------------------------------------------------------------------------------------- */
 
-const struct ggml_type ggml_f32 = { "F32", "f32", "32-bit floats", 0, 1, 4, false, false, decode_f32, encode_f32, NULL };
-const struct ggml_type ggml_f16 = { "F16", "f16", "16-bit floats", 1, 1, 2, false, false, decode_f16, encode_f16, NULL };
-const struct ggml_type ggml_bf16 = { "BF16", "bf16", "brain floats", 30, 1, 2, false, false, decode_bf16, encode_bf16, NULL };
-const struct ggml_type ggml_q4_0 = { "Q4_0",      "q4_0",       "4.5 bits: 4-bit codes, a scale for 32", 2, 32, 18, true, true, decode_q4_0,
-                                     encode_q4_0, ggml_mse_q4_0 };
+const struct ggml_type ggml_f32 = { "F32", "f32", "32-bit floats", 0, 1, 4, false, false, decode_f32, encode_f32, NULL, 0x1.FFFFFEp127f };
+const struct ggml_type ggml_f16 = { "F16", "f16", "16-bit floats", 1, 1, 2, false, false, decode_f16, encode_f16, NULL, 65504.0f };
+const struct ggml_type ggml_bf16 = { "BF16", "bf16", "brain floats", 30, 1, 2, false, false, decode_bf16, encode_bf16, NULL, 0x1.FEp127f };
+const struct ggml_type ggml_q4_0 = { "Q4_0",        "q4_0", "4.5 bits: 4-bit codes, a scale for 32", 2, 32, 18, true, true, decode_q4_0, encode_q4_0,
+                                     ggml_mse_q4_0, 0.0f };
 const struct ggml_type ggml_q4_1 = {
-    "Q4_1", "q4_1", "5 bits: 4-bit codes, a scale and a minimum for 32", 3, 32, 20, true, true, decode_q4_1, encode_q4_1, ggml_mse_q4_1
+    "Q4_1", "q4_1", "5 bits: 4-bit codes, a scale and a minimum for 32", 3, 32, 20, true, true, decode_q4_1, encode_q4_1, ggml_mse_q4_1, 0.0f
 };
-const struct ggml_type ggml_q5_0 = { "Q5_0",      "q5_0",       "5.5 bits: 5-bit codes, a scale for 32", 6, 32, 22, true, true, decode_q5_0,
-                                     encode_q5_0, ggml_mse_q5_0 };
+const struct ggml_type ggml_q5_0 = { "Q5_0",        "q5_0", "5.5 bits: 5-bit codes, a scale for 32", 6, 32, 22, true, true, decode_q5_0, encode_q5_0,
+                                     ggml_mse_q5_0, 0.0f };
 const struct ggml_type ggml_q5_1 = {
-    "Q5_1", "q5_1", "6 bits: 5-bit codes, a scale and a minimum for 32", 7, 32, 24, true, true, decode_q5_1, encode_q5_1, ggml_mse_q5_1
+    "Q5_1", "q5_1", "6 bits: 5-bit codes, a scale and a minimum for 32", 7, 32, 24, true, true, decode_q5_1, encode_q5_1, ggml_mse_q5_1, 0.0f
 };
-const struct ggml_type ggml_q8_0 = { "Q8_0",      "q8_0",       "8.5 bits: 8-bit codes, a scale for 32", 8, 32, 34, false, false, decode_q8_0,
-                                     encode_q8_0, ggml_mse_q8_0 };
+const struct ggml_type ggml_q8_0 = {
+    "Q8_0", "q8_0", "8.5 bits: 8-bit codes, a scale for 32", 8, 32, 34, false, false, decode_q8_0, encode_q8_0, ggml_mse_q8_0, 0.0f
+};

@@ -151,11 +151,12 @@ static void encode_q2_0(const float *x, const float *weight, size_t n_blocks, ui
 /* ---- rows ----------------------------------------------------------------------------------------------------------------------- */
 
 const struct ggml_type ggml_tq1_0 = {
-    "TQ1_0", "tq1_0", "1.69 bits: ternary, 5 codes a byte, a scale for 256", 34, 256, 54, false, false, decode_tq1_0, encode_tq1_0, NULL
+    "TQ1_0", "tq1_0", "1.69 bits: ternary, 5 codes a byte, a scale for 256", 34, 256, 54, false, false, decode_tq1_0, encode_tq1_0, NULL, 0.0f
 };
 const struct ggml_type ggml_tq2_0 = {
-    "TQ2_0", "tq2_0", "2.06 bits: ternary, 4 codes a byte, a scale for 256", 35, 256, 66, false, false, decode_tq2_0, encode_tq2_0, NULL
+    "TQ2_0", "tq2_0", "2.06 bits: ternary, 4 codes a byte, a scale for 256", 35, 256, 66, false, false, decode_tq2_0, encode_tq2_0, NULL, 0.0f
 };
-const struct ggml_type ggml_q1_0 = { "Q1_0", "q1_0", "1.13 bits: signs, a scale for 128", 41, 128, 18, false, false, decode_q1_0, encode_q1_0, NULL };
-const struct ggml_type ggml_q2_0 = { "Q2_0",      "q2_0", "2.25 bits: 2-bit codes, a scale for 64", 42, 64, 18, false, false, decode_q2_0,
-                                     encode_q2_0, NULL };
+const struct ggml_type ggml_q1_0 = { "Q1_0", "q1_0", "1.13 bits: signs, a scale for 128", 41, 128, 18, false, false, decode_q1_0, encode_q1_0,
+                                     NULL,   0.0f };
+const struct ggml_type ggml_q2_0 = { "Q2_0", "q2_0", "2.25 bits: 2-bit codes, a scale for 64", 42, 64, 18, false, false, decode_q2_0, encode_q2_0,
+                                     NULL,   0.0f };
