@@ -8,6 +8,7 @@
  * far.
  * Reference: FORMAT.md 3; NUMERICS.md 5, 6.
  */
+#include "support/spanning.h"
 #include "support/support.h"
 
 #include <math.h>
@@ -338,38 +339,9 @@ static struct codec_tile tile_at(const struct tensor *tensor, const struct plane
     return tile;
 }
 
-/* Scales of all groups, from all tiles in order; the caller frees them. */
-static struct group_scale *observe(const struct tensor *tensor, const struct kernels *kernels, const struct codec_scratch *scratch)
+static struct codec_tile source_tile(const void *tensor, uint64_t index)
 {
-    const struct quant *quant = &tensor->quant;
-    const size_t n = (size_t)(tensor->plane[1].rows * tensor->plane[1].cols);
-    struct planes none = { { NULL } };
-    struct range *ranges = calloc(n, sizeof *ranges);
-    double(*errors)[CANDIDATES_MAX] = calloc(n, sizeof *errors), part_errors[CANDIDATES_MAX];
-    struct group_scale *scales = calloc(n, sizeof *scales);
-    for (int pass = 0; pass < 2; pass++)
-        for (uint64_t i = 0; i < plane_tile_count(&tensor->plane[0]); i++) {
-            const struct codec_tile tile = tile_at(tensor, &none, i);
-            const struct tile place = plane_tile(&tensor->plane[0], i);
-            struct codec_piece piece = { 0 };
-            while (codec_next_piece(quant, &tensor->shape, &place, &piece)) {
-                const struct codec_tile part = codec_part(&tile, &piece.at);
-                struct codec_fault fault;
-                struct range range;
-                const size_t g = (size_t)piece.group;
-                if (pass == 0) {
-                    assert_true(codec_observe_range(kernels, &part, scratch, &range, &fault));
-                    range_add(&ranges[g], range);
-                    continue;
-                }
-                codec_observe_errors(quant, kernels, &part, scratch, ranges[g], part_errors);
-                for (size_t k = 0; k < CANDIDATES_MAX; k++) errors[g][k] += part_errors[k];
-                assert_true(quant_choose(quant, ranges[g], errors[g], &scales[g]));
-            }
-        }
-    free(ranges);
-    free(errors);
-    return scales;
+    return tile_at(tensor, &(struct planes){ { NULL } }, index);
 }
 
 static void run(const struct tensor *tensor, const struct kernels *kernels, size_t n_scratch, struct planes *planes, struct measure *measure)
@@ -377,7 +349,8 @@ static void run(const struct tensor *tensor, const struct kernels *kernels, size
     struct codec_scratch scratch = new_scratch(n_scratch);
     struct group_scale *given = NULL;
     struct codec_fault fault;
-    if (codec_spans(&tensor->quant, tensor->rows, tensor->cols)) given = observe(tensor, kernels, &scratch);
+    if (codec_spans(&tensor->quant, tensor->rows, tensor->cols))
+        given = spanning_scales(&tensor->quant, &tensor->shape, tensor->plane, kernels, &scratch, source_tile, tensor);
     for (uint64_t i = 0; i < plane_tile_count(&tensor->plane[0]); i++) {
         struct codec_tile tile = tile_at(tensor, planes, i);
         tile.given = given;

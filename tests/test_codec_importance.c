@@ -7,6 +7,7 @@
  * 1e-12 to 1, and rows of a matrix that begin within a tile; groups over several tiles; types of ggml that need whole rows.
  * Reference: codec.h; NUMERICS.md 5. Worked number: weights 1 and 0 in turn: only every second weight of a row counts.
  */
+#include "support/spanning.h"
 #include "support/support.h"
 
 #include <math.h>
@@ -124,36 +125,14 @@ static struct codec_tile tile_at(const struct tensor *tensor, uint64_t index, bo
     return tile;
 }
 
-static struct group_scale *observe(const struct tensor *tensor, const struct kernels *kernels, const struct codec_scratch *scratch, bool weighted)
+static struct codec_tile plain_tile(const void *tensor, uint64_t index)
 {
-    const struct quant *quant = &tensor->quant;
-    const size_t n = (size_t)(tensor->plane[1].rows * tensor->plane[1].cols);
-    struct range *ranges = zeros(n, sizeof *ranges);
-    double(*errors)[CANDIDATES_MAX] = zeros(n, sizeof *errors), part_errors[CANDIDATES_MAX];
-    struct group_scale *scales = zeros(n, sizeof *scales);
-    for (int pass = 0; pass < 2; pass++)
-        for (uint64_t i = 0; i < plane_tile_count(&tensor->plane[0]); i++) {
-            const struct codec_tile tile = tile_at(tensor, i, weighted, NULL);
-            const struct tile place = plane_tile(&tensor->plane[0], i);
-            struct codec_piece piece = { 0 };
-            while (codec_next_piece(quant, &tensor->shape, &place, &piece)) {
-                const struct codec_tile part = codec_part(&tile, &piece.at);
-                struct codec_fault fault;
-                struct range range;
-                const size_t g = (size_t)piece.group;
-                if (pass == 0) {
-                    assert_true(codec_observe_range(kernels, &part, scratch, &range, &fault));
-                    range_add(&ranges[g], range);
-                    continue;
-                }
-                codec_observe_errors(quant, kernels, &part, scratch, ranges[g], part_errors);
-                for (size_t k = 0; k < CANDIDATES_MAX; k++) errors[g][k] += part_errors[k];
-                assert_true(quant_choose(quant, ranges[g], errors[g], &scales[g]));
-            }
-        }
-    free(ranges);
-    free(errors);
-    return scales;
+    return tile_at(tensor, index, false, NULL);
+}
+
+static struct codec_tile weighted_tile(const void *tensor, uint64_t index)
+{
+    return tile_at(tensor, index, true, NULL);
 }
 
 /* All planes, one behind the other in bytes that the caller frees; planes points at each. */
@@ -168,7 +147,8 @@ static uint8_t *run(const struct tensor *tensor, const struct kernels *kernels, 
     for (uint32_t i = 0; i < tensor->n_planes; i++) *nbytes += (size_t)plane_nbytes(&tensor->plane[i]);
     uint8_t *bytes = zeros(*nbytes, 1), *at = bytes;
     for (uint32_t i = 0; i < tensor->n_planes; i++, at += plane_nbytes(&tensor->plane[i - 1])) planes[i] = at;
-    if (codec_spans(&tensor->quant, tensor->shape.rows, tensor->shape.cols)) given = observe(tensor, kernels, &scratch, weighted);
+    if (codec_spans(&tensor->quant, tensor->shape.rows, tensor->shape.cols))
+        given = spanning_scales(&tensor->quant, &tensor->shape, tensor->plane, kernels, &scratch, weighted ? weighted_tile : plain_tile, tensor);
     for (uint64_t i = 0; i < plane_tile_count(&tensor->plane[0]); i++) {
         struct codec_tile tile = tile_at(tensor, i, weighted, planes);
         struct measure measure = { 0 };

@@ -7,6 +7,7 @@
  * Corner cases: zeros, -0, subnormals, constants, one weight a block, offsets, beyond F16; weights of 0 alone, 0 among others, spread over 1e12, huge.
  * Reference: NUMERICS_GGML.md; layouts.md 5 for the golden input. Worked number: x = {3, 1, 0, ...}, Q8_0: d = 3/k for a whole k is exact up to F16.
  */
+#include "support/draw.h"
 #include "support/support.h"
 
 #include <float.h>
@@ -46,43 +47,15 @@ static uint32_t crc32_of(const void *bytes, size_t n)
 
 /* ---- inputs --------------------------------------------------------------------------------------------------------------------- */
 
-static uint32_t draw(uint64_t *state, uint32_t below)
-{
-    return (uint32_t)((test_random(state) >> 33) % below);
-}
-
-/* About normal, of standard deviation 1: a sum of 12 uniform numbers, exact in binary32. */
-static float draw_normal(uint64_t *state)
-{
-    int32_t sum = 0;
-    for (int i = 0; i < 12; i++) sum += (int32_t)draw(state, 65536);
-    return (float)(sum - 6 * 65535) * 0x1p-16f;
-}
-
-static const char *const kinds[] = { "normal",     "bf16",      "outliers", "sparse",      "constant",  "grid", "single", "scales",      "offset",
-                                     "far offset", "subnormal", "tiny",     "edge of F16", "mixed big", "huge", "bits",   "subnormal d", "zeros" };
+static const char *const kinds[] = { DRAW_SHAPES, "offset", "far offset", "subnormal",   "tiny", "edge of F16",
+                                     "mixed big", "huge",   "bits",       "subnormal d", "zeros" };
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 static float draw_value(size_t kind, size_t i, float level, uint64_t *state)
 {
     const float normal = draw_normal(state);
+    if (kind < DRAW_SHAPES_COUNT) return draw_shape(kind, i, level, normal, state);
     switch (kind) {
-    case 0:
-        return normal * 0.02f;
-    case 1:
-        return bf16_to_f32(f32_to_bf16(normal * 0.02f));
-    case 2:
-        return normal * (draw(state, 64) == 0 ? 1.0f : 0.02f);
-    case 3:
-        return draw(state, 10) == 0 ? normal : draw(state, 2) ? -0.0f : 0.0f;
-    case 4:
-        return level;
-    case 5:
-        return (float)((int32_t)draw(state, 17) - 8) * 0.125f;
-    case 6:
-        return i % 32 == (size_t)(fabsf(level) * 8.0f) % 32 ? level : 0.0f;
-    case 7:
-        return normal * exact_exp2((int32_t)(fabsf(level) * 16.0f) % 32 - 16);
     case 8:
         return fabsf(normal) + 0.25f;
     case 9:
@@ -109,11 +82,7 @@ static float draw_value(size_t kind, size_t i, float level, uint64_t *state)
 static void make_row(size_t kind, uint64_t seed, float *x)
 {
     uint64_t state = seed;
-    float level = 0.0f;
-    for (size_t i = 0; i < ROW; i++) {
-        if (i % 16 == 0 && (i % 32 == 0 || kind == 7)) level = draw_normal(&state);
-        x[i] = draw_value(kind, i, level, &state);
-    }
+    draw_row(draw_value, kind, ROW, &state, x);
 }
 
 /* Importance: none, moderate with zeros, over 1e12, almost only zeros, all zeros, huge, tiny. */

@@ -9,9 +9,6 @@
  */
 #include "support/support.h"
 
-#include <errno.h>
-#include <stdatomic.h>
-
 #include "base/pool.h"
 #include "base/size.h"
 #include "container/gguf.h"
@@ -514,36 +511,15 @@ static void test_keys_that_cannot_be_read(void **state)
     model_end(model, dir);
 }
 
-static atomic_long writes_left;
-
-static ssize_t failing_pwrite(int fd, const void *buf, size_t nbytes, off_t offset)
-{
-    if (atomic_fetch_sub(&writes_left, 1) > 0) return io_system.pwrite(fd, buf, nbytes, offset);
-    errno = ENOSPC;
-    return -1;
-}
-
-/* Every write fails once, with all that follow it: the error comes out and nothing stays behind. */
 static void test_failing_writes(void **state)
 {
     (void)state;
     char *dir = temp_dir();
-    struct io_calls io = io_system;
-    io.pwrite = failing_pwrite;
     struct model *model = everything(32);
-    model->io = &io;
     struct writer_options options = model_options(temp_path(dir, "m.gguf"), COMPRESS_NONE);
     options.n_workers = 3;
     options.split_nbytes = 1000000;
-    for (long k = 0;; k += k < 12 ? 1 : 5) {
-        atomic_store(&writes_left, k);
-        enum status status = model_write(&gguf_writer_ops, model, &options, NULL, &err);
-        if (status == OK) break;
-        assert_int_equal(status, ERR_IO);
-        assert_non_null(strstr(err.text, "No space left"));
-        assert_false(file_exists(temp_path(dir, "m-00001-of-00003.gguf")) || file_exists(temp_path(dir, "m-00001-of-00003.gguf.partial")));
-    }
-    assert_true(atomic_load(&writes_left) >= 0);
+    model_check_failing_writes(&gguf_writer_ops, model, &options, temp_path(dir, "m-00001-of-00003.gguf"));
     model_end(model, dir);
 }
 

@@ -5,26 +5,9 @@
  * Corner cases: single experts and stacks, prefixes, wrappers, names that fit nothing, numbers with leading zeros.
  * Reference: the project's layouts notes 3.2 and smoothing notes 3b; llama.cpp gguf-py tensor_mapping.py.
  */
-#include "support/support.h"
+#include "support/names.h"
 
 #include "base/json.h"
-#include "smoothquant/name_map.h"
-
-static struct err err;
-static struct name_map *map;
-
-static int open_map(void **state)
-{
-    (void)state;
-    return name_map_open(&io_system, tests_path("../configs/names.yaml"), &map, &err) == OK ? 0 : -1;
-}
-
-static int close_map(void **state)
-{
-    (void)state;
-    name_map_close(map);
-    return 0;
-}
 
 /* The GGUF name and expert of a name; "" when nothing fits. */
 static const char *gguf_of(const char *name, uint32_t *expert)

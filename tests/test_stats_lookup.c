@@ -6,26 +6,10 @@
  * 1e12 and of 1e300, entries the map cannot tell apart.
  * Reference: smoothquant/STATS.md; tests/stats_oracle.py has the same formula in Python.
  */
-#include "support/support.h"
+#include "support/names.h"
 
 #include "smoothquant/stats_lookup.h"
 #include "smoothquant/stats_names.h"
-
-static struct err err;
-static struct name_map *map;
-
-static int open_map(void **state)
-{
-    (void)state;
-    return name_map_open(&io_system, tests_path("../configs/names.yaml"), &map, &err) == OK ? 0 : -1;
-}
-
-static int close_map(void **state)
-{
-    (void)state;
-    name_map_close(map);
-    return 0;
-}
 
 /* An entry with in_sum2 = from, from + 1, ... */
 static void add(struct stats_set *set, const char *name, uint64_t n_mat, uint64_t n_in, double from)

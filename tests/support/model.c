@@ -7,8 +7,10 @@
  */
 #include "support/support.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 #include "base/pool.h"
 #include "base/size.h"
@@ -296,4 +298,35 @@ enum status model_write(const struct writer_ops *ops, struct model *model, const
     if (status == OK) status = outset_commit(set, err);
     outset_close(set);
     return status;
+}
+
+/* ---- a disk that fills up --------------------------------------------------------------------------------------------------------- */
+
+static atomic_long writes_left;
+
+static ssize_t failing_pwrite(int fd, const void *buf, size_t nbytes, off_t offset)
+{
+    if (atomic_fetch_sub(&writes_left, 1) > 0) return io_system.pwrite(fd, buf, nbytes, offset);
+    errno = ENOSPC;
+    return -1;
+}
+
+void model_check_failing_writes(const struct writer_ops *ops, struct model *model, const struct writer_options *options, const char *first)
+{
+    struct io_calls io = io_system;
+    struct err err;
+    char partial[4096];
+    snprintf(partial, sizeof partial, "%s.partial", first);
+    io.pwrite = failing_pwrite;
+    model->io = &io;
+    for (long k = 0;; k += k < 12 ? 1 : 5) {
+        atomic_store(&writes_left, k);
+        enum status status = model_write(ops, model, options, NULL, &err);
+        if (status == OK) break;
+        assert_int_equal(status, ERR_IO);
+        assert_non_null(strstr(err.text, "No space left"));
+        assert_false(file_exists(first) || file_exists(partial));
+    }
+    assert_true(atomic_load(&writes_left) >= 0);
+    model->io = NULL;
 }

@@ -60,6 +60,10 @@ void model_add_blocks(struct model *model, const char *name, uint32_t rank, cons
 void model_add_blob(struct model *model, const char *name, size_t nbytes, bool text);
 
 /* Default options for a path. */
+/* Every write fails once, with all that follow it: ERR_IO comes out, whatever other workers do, and neither first (the path of the first part) nor its
+ * .partial stays behind. */
+void model_check_failing_writes(const struct writer_ops *ops, struct model *model, const struct writer_options *options, const char *first);
+
 struct writer_options model_options(const char *path, enum compress_mode compress);
 
 /* Plans, opens, puts every tile from options->n_workers threads, finishes and commits. size may be NULL. */
