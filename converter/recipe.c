@@ -272,7 +272,7 @@ static enum status check_globals(const struct settings *settings, struct err *er
         bool taken = !texts[k];
         for (size_t i = 0; i < format_count() && !taken; i++) taken = quant_parse(format_at(i)->name, &params, &quant, i ? NULL : &first) == OK;
         if (taken) continue;
-        if (k == 3) return err_set(err, ERR_USAGE, "percentile '%s' is not a number from 0 to 100", texts[k]);
+        if (k == 3) return err_set(err, ERR_USAGE, "percentile '%s' is not a number from 0 to 100 of at most 12 decimals", texts[k]);
         if (k == 0) return err_set(err, ERR_USAGE, "%s", first.text);
         return err_set(err, ERR_USAGE, "no format takes %s '%s' (llmq formats lists what each takes)", k == 1 ? "scale type" : "scale rule",
                        texts[k]);

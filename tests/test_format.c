@@ -356,12 +356,43 @@ static void test_choose(void **state)
     assert_false(quant_choose(&quant, (struct range){ -1e6f, 0.0f }, errors, &scale));
 }
 
+/* Text and back, to the last of twelve decimals. */
+static void test_percentiles(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        double value;
+        const char *again;
+    } cases[] = { { "99.99", 99.99, "99.99" },
+                  { "100", 100, "100" },
+                  { "0", 0, "0" },
+                  { ".5", 0.5, "0.5" },
+                  { "50.", 50, "50" },
+                  { "1e-05", -1, "" },
+                  { "0.00001", 0.00001, "0.00001" },
+                  { "99.999999999999", 99.999999999999, "99.999999999999" },
+                  { "100.000000000001", -1, "" },
+                  { "0.0000000000001", -1, "" },
+                  { "33.333333333333", 33.333333333333, "33.333333333333" } };
+    struct quant quant;
+    struct err err;
+    assert_ok(quant_parse("int4:rule=percentile", NULL, &quant, &err));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[24];
+        assert_int_equal(quant_read_percentile(cases[i].text, &quant.percentile), cases[i].value >= 0);
+        if (cases[i].value < 0) continue;
+        assert_true(quant.percentile == cases[i].value);
+        assert_string_equal(quant_percentile_text(&quant, text), cases[i].again);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_rows),        cmocka_unit_test(test_accepted),
                                         cmocka_unit_test(test_refused),     cmocka_unit_test(test_every_parameter),
                                         cmocka_unit_test(test_group_sizes), cmocka_unit_test(test_quality),
                                         cmocka_unit_test(test_search_wins), cmocka_unit_test(test_choose),
-                                        cmocka_unit_test(test_half_range) };
+                                        cmocka_unit_test(test_half_range),  cmocka_unit_test(test_percentiles) };
     return cmocka_run_group_tests(tests, make_sample, NULL);
 }

@@ -8,6 +8,7 @@
 #include "number/format.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,8 @@ extern const struct family family_mx, family_affine, family_bfp, family_prime, f
 
 #define BIT(n) (1u << (n))
 #define INLINE_ONLY SIZE_MAX
+#define PERCENTILE_PLACES 12
+#define PERCENTILE_UNITS UINT64_C(1000000000000) /* of one per cent */
 #define KEY_KERNEL "kernel"
 #define KEY_NEGATIVE_END "negative-end"
 #define NO_PERCENTILE (-1.0)
@@ -293,13 +296,24 @@ static enum status set_rule(const char *value, struct quant *quant, struct err *
     return OK;
 }
 
-bool quant_read_percentile(const char *value, double *percentile)
+bool quant_read_percentile(const char *text, double *percentile)
 {
-    const size_t n = strlen(value);
-    if (n == 0 || n > 24 || strspn(value, "0123456789.") != n) return false;
-    char *end;
-    *percentile = strtod(value, &end);
-    return *end == '\0' && *percentile <= 100.0;
+    uint64_t units = 0;
+    int places = -1; /* decimals so far; -1 before the point */
+    if (strspn(text, "0123456789.") != strlen(text) || strcspn(text, "0123456789") == strlen(text)) return false;
+    for (; *text; text++) {
+        if (*text == '.') {
+            if (places >= 0) return false;
+            places = 0;
+            continue;
+        }
+        if (places == PERCENTILE_PLACES || units > 100 * PERCENTILE_UNITS) return false;
+        units = 10 * units + (uint64_t)(*text - '0');
+        places += places >= 0;
+    }
+    for (places = places < 0 ? 0 : places; places < PERCENTILE_PLACES && units <= 100 * PERCENTILE_UNITS; places++) units *= 10;
+    *percentile = (double)units / (double)PERCENTILE_UNITS;
+    return units <= 100 * PERCENTILE_UNITS;
 }
 
 static bool known_percentile(const char *value)
@@ -310,7 +324,8 @@ static bool known_percentile(const char *value)
 
 static enum status set_percentile(const char *value, struct quant *quant, struct err *err)
 {
-    if (!quant_read_percentile(value, &quant->percentile)) return err_set(err, ERR_USAGE, "percentile '%s' is not a number from 0 to 100", value);
+    if (!quant_read_percentile(value, &quant->percentile))
+        return err_set(err, ERR_USAGE, "percentile '%s' is not a number from 0 to 100 of at most 12 decimals", value);
     if (quant->format->rules & BIT(RULE_PERCENTILE)) return OK;
     quant->percentile = NO_PERCENTILE;
     return err_set(err, ERR_USAGE, "format %s has no scale rule percentile", quant->format->name);
@@ -625,7 +640,10 @@ const char *quant_group_json(const struct quant *quant, char *out)
 const char *quant_percentile_text(const struct quant *quant, char *out)
 {
     if (quant->rule != RULE_PERCENTILE) return NULL;
-    snprintf(out, 24, "%.15g", quant->percentile);
+    const uint64_t units = (uint64_t)(quant->percentile * (double)PERCENTILE_UNITS + 0.5), rest = units % PERCENTILE_UNITS;
+    int n = snprintf(out, 24, "%u.%0*" PRIu64, (unsigned)(units / PERCENTILE_UNITS), PERCENTILE_PLACES, rest);
+    while (out[n - 1] == '0') out[--n] = '\0';
+    if (out[n - 1] == '.') out[n - 1] = '\0';
     return out;
 }
 

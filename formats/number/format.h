@@ -191,10 +191,10 @@ bool quant_fits(const struct quant *quant, uint64_t cols);
 /* "32", "\"channel\"", "\"128x128\"": JSON text of the group. out has at least 16 bytes. */
 const char *quant_group_json(const struct quant *quant, char *out);
 
-/* A number from 0 to 100, all of the text; false for anything else. */
+/* A number from 0 to 100 of at most 12 decimals, all of the text, whatever the locale; false for anything else. */
 bool quant_read_percentile(const char *text, double *percentile);
 
-/* "99.99", NULL for other rules than percentile. out has at least 24 bytes. */
+/* "99.99", which quant_read_percentile reads again; NULL for other rules than percentile. out has at least 24 bytes. */
 const char *quant_percentile_text(const struct quant *quant, char *out);
 
 /* n weights in groups of `group`, all steps: range, candidates by least error, codes, and decoded weights where y is not NULL. weight is NULL or n

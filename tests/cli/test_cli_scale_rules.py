@@ -280,6 +280,11 @@ class Percentile(CliTest):
     def test_it_is_recorded(self):
         self.ok("convert", "--in", TINY, "--format", "int4:rule=percentile,percentile=99.9", "--out", "a.llmq")
         self.assertIn(b'"scale_rule":"percentile","percentile":"99.9",', self.index())
+        for value in ("0.00001", "99.999999999999", "0", "100", "0.000000000001", "7.50"):
+            with self.subTest(value):
+                self.ok("convert", "--in", TINY, "--format", f"int4:rule=percentile,percentile={value}", "--out", "a.llmq", "--force")
+                self.assertIn(f'"percentile":"{value.rstrip("0") if "." in value else value}",'.encode(), self.index())
+                self.ok("verify", "a.llmq")
 
     def index(self):
         data = read_bytes(self.path("a.llmq"))
@@ -288,7 +293,7 @@ class Percentile(CliTest):
         return reader.unzstd(stored, trailer.index_raw, "index") if trailer.index_stored != trailer.index_raw else stored
 
     def test_refusals(self):
-        for value in ("-1", "100.1", "nan", "inf", "1e2", "", "99.9%", ".", "0x10"):
+        for value in ("-1", "100.1", "nan", "inf", "1e2", "", "99.9%", ".", "0x10", "9.9.9", "99.9999999999999"):
             self.refused(2, ["plan", "--in", TINY, "--format", f"int4:rule=percentile,percentile={value}"], f"percentile '{value}' is not a number from 0 to 100")
             if value:
                 self.refused(2, ["plan", "--in", TINY, "--format", "int4:rule=percentile", f"--percentile={value}"], f"percentile '{value}'")
