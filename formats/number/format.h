@@ -25,6 +25,8 @@
 #define SQUARE_SIDE 128u
 #define SUB_BLOCKS_MAX 128u /* of one group */
 #define SHIFT_BITS_MAX 3u
+#define KEY_KERNEL "kernel" /* parameters that ask for full_elem */
+#define KEY_NEGATIVE_END "negative-end"
 
 struct error_sum;
 struct kernels;
