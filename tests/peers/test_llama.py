@@ -12,6 +12,7 @@ Worked number
 """
 
 import glob
+import hashlib
 import math
 import os
 import shutil
@@ -35,7 +36,7 @@ SAME_TEXT = ("f32", "bf16", "q8_0")
 ORDER = [("f32", "q8_0"), ("bf16", "q8_0"), ("q8_0", "q6_k"), ("q6_k", "q5_k"), ("q5_k", "q4_k"), ("q4_k", "q3_k"), ("q3_k", "q2_k"), ("q5_0", "q4_0"), ("q5_1", "q4_1"),
          ("q8_0", "mxfp4"), ("q8_0", "nvfp4"), ("q5_0", "iq4_nl"), ("q5_k", "iq4_xs")]
 TOLERANCE = 0.004  # nats
-LUCK = 1.08  # of divergences, over two thousand tokens
+ROUNDING = 1e-5  # nats of divergence that have other causes than the codes of weights
 
 
 def tensors(path):
@@ -91,14 +92,17 @@ class Evaluation(GgufTest):
         with Model(source) as model:
             parts, prompt = parts_of(model), prompt_of(model)
             scores, text = model.scores(parts), model.greedy(prompt, 32)
-        original, table, far, lines = nats_of(scores, parts), {}, {}, []
+        original, table, far, measured, lines = nats_of(scores, parts), {}, {}, {}, []
         for name, kind in TYPES.items():
             for rule in ("reference",) if kind in PLAIN else ("reference", "mse"):
                 with self.subTest(type=name, rule=rule):
                     out = self.convert(source, "out.gguf", *options(name, rule))
+                    weights = hashlib.sha256(b"".join(map(stored_bytes, gguf.GGUFReader(out).tensors))).digest()  # rows that fall back make types alike
                     with Model(out) as model:
-                        found = model.scores(parts)
-                        table[name, rule], far[name, rule] = nats_of(found, parts), divergence(scores, found)
+                        if weights not in measured:
+                            found = model.scores(parts)
+                            measured[weights] = nats_of(found, parts), divergence(scores, found)
+                        table[name, rule], far[name, rule] = measured[weights]
                         self.assertTrue(math.isfinite(table[name, rule]))
                         if name in SAME_TEXT and rule == "reference":
                             self.assertEqual(model.greedy(prompt, 32), text, "the text is another one")
@@ -111,16 +115,16 @@ class Evaluation(GgufTest):
         for name, kind in TYPES.items():
             if kind not in PLAIN:
                 with self.subTest(type=name, rules="mse against reference"):
-                    self.assertLess(far[name, "mse"], LUCK * far[name, "reference"] + 1e-4)
+                    self.assertLess(far[name, "mse"], far[name, "reference"] + ROUNDING)
         ratios = [far[name, "mse"] / far[name, "reference"] for name, kind in TYPES.items() if kind not in PLAIN]
         self.assertLess(np.log(ratios).mean(), -0.03, ratios)
         self.assertLess(abs(table["f32", "reference"] - original), 1e-9)
 
     def test_bundled_model(self):
-        self.evaluate(self.tiny, lambda model: self.byte_parts(model, 6), lambda model: model.llama.tokenize(PROMPT, add_bos=True))
+        self.evaluate(self.tiny, lambda model: self.byte_parts(model, 24), lambda model: model.llama.tokenize(PROMPT, add_bos=True))
 
     def test_stories(self):
-        self.evaluate(self.stories(), lambda model: self.story_parts(4), lambda model: self.story_parts(1)[0][0][:8])
+        self.evaluate(self.stories(), lambda model: self.story_parts(40), lambda model: self.story_parts(1)[0][0][:8])
 
     def test_split(self):
         """Parts of at most the size asked for; llama.cpp follows them from the first."""
