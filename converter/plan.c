@@ -255,6 +255,11 @@ static enum status plan_carry(struct plan *plan, size_t i, struct err *err)
     if (!quant->format || !facts_same(quant->format, tensor->quant->format))
         return err_set(err, ERR_UNSUPPORTED, "tensor '%s' has format %s, which is none of llmq's own", name, tensor->format);
     quant->blocks = plan->writer->blocks || quant->format->family->blocks;
+    if (quant->input_scale && plan->writer->blocks)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "tensor '%s' has scales for its inputs, which GGUF cannot hold; another --format with --allow-requantize "
+                       "quantises it again without",
+                       name);
     enum status status = check_blocks(quant, &entry->shape, err);
     if (status) return err_wrap(err, status, "tensor '%s' (another --format with --allow-requantize would quantise it again)", name);
     if (!quant_fits(quant, tensor_cols(tensor)))
@@ -420,7 +425,7 @@ static bool same_coding(const struct quant *a, const struct quant *b)
 {
     return strcmp(a->format->name, b->format->name) == 0 && facts_same(a->format, b->format) && a->group_kind == b->group_kind &&
            a->group == b->group && a->scale == b->scale && a->sub_block == b->sub_block && a->shift_bits == b->shift_bits &&
-           a->tensor_scale == b->tensor_scale;
+           a->tensor_scale == b->tensor_scale && a->input_scale == b->input_scale;
 }
 
 /* Sets quant to its fallback as long as rows of cols weights do not fit. */

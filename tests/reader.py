@@ -492,6 +492,8 @@ class Tensor:
         numeric = type(self.group) is int and self.group >= 1
         check(numeric or self.group in ("channel", "tensor", "128x128"), "{}: group {}", what, self.group)
         check(member(node, "axis", int, what) == max(0, len(self.shape) - 1), "{}: groups do not run along the last dim", what)
+        if "input_scale" in self.planes:
+            self._expect_plane(self.planes["input_scale"], 32, (product(self.shape[:-2]) if len(self.shape) >= 3 else 1, self.cols))
         if blocks:
             self._check_blocks()
             return
@@ -501,10 +503,14 @@ class Tensor:
             self._check_shifts(node)
         if "tensor_scale" in self.planes:
             self._check_tensor_scale(self.planes["tensor_scale"])
-        check(list(self.planes) in (names, names + ["tensor_scale"]), "{}: planes {}, not {}", what, list(self.planes), names)
+        if "tensor_scale" in self.planes:
+            names = names + ["tensor_scale"]
+        if "input_scale" in self.planes:
+            names = names + ["input_scale"]
+        check(list(self.planes) == names, "{}: planes {}, not {}", what, list(self.planes), names)
         self._expect_plane(self.planes["codes"], self.facts.bits, (self.rows, self.cols))
         check(self.planes["codes"].tile == self.tile, "{}: the tile of its codes is not its tile", what)
-        for name in (n for n in names[1:] if n != "shifts"):
+        for name in (n for n in names[1:] if n in ("scales", "zeros")):
             self._check_group_plane(self.planes[name], SCALE_BITS[self.scale] if name == "scales" else self.facts.bits)
 
     def _check_shifts(self, node):
@@ -527,7 +533,7 @@ class Tensor:
 
     def _check_blocks(self):
         facts = self.facts
-        check(list(self.planes) == ["blocks"], "{}: planes {}, not blocks", self.what, list(self.planes))
+        check(list(self.planes) in (["blocks"], ["blocks", "input_scale"]), "{}: planes {}, not blocks", self.what, list(self.planes))
         check(self.group == facts.block and self.cols % facts.block == 0, "{}: {} columns are no blocks of {}", self.what, self.cols, facts.block)
         self._check_group_plane(self.planes["blocks"], 8 * facts.block_bytes)
         check(self.planes["blocks"].tile[0] == self.tile[0], "{}: the tile of its blocks is not its tile", self.what)
@@ -598,6 +604,13 @@ class Tensor:
 
     def decode(self):
         """The weights, binary32, in the tensor's shape."""
+        weights = self._stored_values()
+        if "input_scale" in self.planes:
+            factors = self.planes["input_scale"].fields.view("<f4").reshape(-1, self.cols)
+            weights = (weights.reshape(len(factors), -1, self.cols) * factors[:, None, :]).reshape(self.shape)
+        return weights
+
+    def _stored_values(self):
         if self.format is None:
             check(DTYPE_BITS[self.dtype] >= 8, "{}: dtype {} has no values here", self.what, self.dtype)
             fields = self.planes["data"].fields if "data" in self.planes else self._joined()

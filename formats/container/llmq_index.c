@@ -437,7 +437,7 @@ static enum status check_blocks(const struct tensor *tensor, const struct llmq_e
     const struct ggml_type *type = entry->quant.format->block;
     if (entry->quant.group_kind != GROUP_SIZE || entry->quant.group != type->elements || entry->cols % type->elements != 0)
         return err_set(err, ERR_DATA, "its rows of %" PRIu64 " weights are not made of blocks of %u", entry->cols, type->elements);
-    enum status status = expect_count(entry, 1, err);
+    enum status status = expect_count(entry, 1u + entry->quant.input_scale, err);
     return status == OK ? check_group_plane(tensor, entry, 0, "blocks", 8 * type->bytes, type->elements, err) : status;
 }
 
@@ -468,11 +468,23 @@ static enum status check_codes(const struct tensor *tensor, const struct llmq_en
     return check_group_plane(tensor, entry, 2, PLANE_ZEROS, side_bits, quant->group, err);
 }
 
+/* Index of the plane that stands before the last n, which need not exist. */
+static uint32_t behind(const struct llmq_entry *entry, uint32_t n)
+{
+    return entry->n_planes - 1 - n;
+}
+
+/* A plane of binary32 of the tensor as a whole, in one tile. */
+static enum status expect_single(const struct llmq_entry *entry, uint32_t index, const char *name, uint64_t rows, uint64_t cols, struct err *err)
+{
+    enum status status = expect_plane(entry, index, name, 32, rows, cols, err);
+    if (status != OK || plane_tile_count(&entry->planes[index].plane) == 1) return status;
+    return err_set(err, ERR_DATA, "plane '%s' has more than one tile", name);
+}
+
 static enum status check_tensor_scale(const struct tensor *tensor, const struct llmq_entry *entry, struct err *err)
 {
-    enum status status = expect_plane(entry, entry->n_planes - 1, PLANE_TENSOR_SCALE, 32, 1, tensor_shape(tensor).n_matrices, err);
-    if (status != OK || plane_tile_count(&entry->planes[entry->n_planes - 1].plane) == 1) return status;
-    return err_set(err, ERR_DATA, "plane '%s' has more than one tile", PLANE_TENSOR_SCALE);
+    return expect_single(entry, behind(entry, entry->quant.input_scale), PLANE_TENSOR_SCALE, 1, tensor_shape(tensor).n_matrices, err);
 }
 
 static enum status check_quantised(const cJSON *item, const struct tensor *tensor, struct llmq_entry *entry, struct err *err)
@@ -480,11 +492,15 @@ static enum status check_quantised(const cJSON *item, const struct tensor *tenso
     struct quant *quant = &entry->quant;
     if (tensor->n_weights == 0) return err_set(err, ERR_DATA, "it is quantised, but has no weights");
     quant->blocks = quant->format->family->blocks;
+    quant->input_scale = has_name(entry, behind(entry, 0), PLANE_INPUT_SCALE);
+    enum status status =
+        quant->input_scale ? expect_single(entry, behind(entry, 0), PLANE_INPUT_SCALE, tensor_shape(tensor).n_matrices, entry->cols, err) : OK;
+    if (status != OK) return status;
     if (quant->blocks) return check_blocks(tensor, entry, err);
-    quant->tensor_scale = has_name(entry, entry->n_planes - 1, PLANE_TENSOR_SCALE);
-    enum status status = quant->tensor_scale ? check_tensor_scale(tensor, entry, err) : OK;
+    quant->tensor_scale = has_name(entry, behind(entry, quant->input_scale), PLANE_TENSOR_SCALE);
+    status = quant->tensor_scale ? check_tensor_scale(tensor, entry, err) : OK;
     if (status == OK) status = read_shifts(item, entry, err);
-    return status == OK ? check_codes(tensor, entry, quant->tensor_scale, err) : status;
+    return status == OK ? check_codes(tensor, entry, (uint32_t)quant->tensor_scale + quant->input_scale, err) : status;
 }
 
 static enum status read_quantised(struct parse *parse, const cJSON *item, struct tensor *tensor, struct llmq_entry *entry, struct err *err)

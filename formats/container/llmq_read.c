@@ -440,7 +440,7 @@ static const uint8_t *row_of(const struct llmq *llmq, size_t index, uint32_t pla
                              const struct desk *desk)
 {
     const struct llmq_entry *entry = llmq->index.entries[index];
-    if (plane >= entry->n_planes) return NULL;
+    if (plane >= entry->n_planes - entry->quant.input_scale) return NULL;
     const struct plane *shape = &entry->planes[plane].plane;
     const struct tile at = plane_tile(shape, plane_tile_count(shape) == 1 ? 0 : tile);
     if (plane > 0) row = quant_scale_row(&entry->quant, matrix_rows_of(llmq, index), row);
@@ -450,14 +450,27 @@ static const uint8_t *row_of(const struct llmq *llmq, size_t index, uint32_t pla
     return desk->planes[plane].bytes + (row - at.row) * size_ceil_div(at.n_cols * shape->bits, 8) + col * shape->bits / 8;
 }
 
+static float load_f32(const uint8_t *bytes)
+{
+    return f32_from_bits((uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24);
+}
+
 /* Scale of the matrix that row belongs to. */
 static float tensor_scale_of(const struct llmq *llmq, size_t index, uint64_t row, const struct desk *desk)
 {
     const struct llmq_entry *entry = llmq->index.entries[index];
     if (!entry->quant.tensor_scale) return 1.0f;
     const uint64_t matrix = row / matrix_rows_of(llmq, index);
-    const uint8_t *bytes = desk->planes[entry->n_planes - 1].bytes + 4 * matrix;
-    return f32_from_bits((uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24);
+    return load_f32(desk->planes[entry->n_planes - 1 - entry->quant.input_scale].bytes + 4 * matrix);
+}
+
+/* Multiplies n weights of a row from column col on by the factors of their inputs. */
+static void scale_inputs(const struct llmq *llmq, size_t index, uint64_t row, uint64_t col, size_t n, const struct desk *desk, float *out)
+{
+    const struct llmq_entry *entry = llmq->index.entries[index];
+    if (!entry->quant.input_scale) return;
+    const uint8_t *bytes = desk->planes[entry->n_planes - 1].bytes + 4 * (row / matrix_rows_of(llmq, index) * entry->cols + col);
+    for (size_t i = 0; i < n; i++) out[i] *= load_f32(bytes + 4 * i);
 }
 
 /* Decodes the part of rect that lies in the tile. When one tile holds all scales but the codes have several, a stream begins at the row's first
@@ -470,8 +483,10 @@ static void decode_tile(const struct llmq *llmq, size_t index, uint64_t number, 
     for (uint64_t row = first_row; row < end_row; row++) {
         const uint8_t *streams[CODEC_PLANES_MAX];
         for (uint32_t p = 0; p < CODEC_PLANES_MAX; p++) streams[p] = row_of(llmq, index, p, number, row, tile.col, desk);
+        float *out = rect->out + (row - rect->row) * rect->stride + (first_col - rect->col);
         codec_decode_row(&entry->quant, llmq->kernels, streams, tensor_scale_of(llmq, index, row, desk), first_col - tile.col,
-                         (size_t)(end_col - first_col), rect->out + (row - rect->row) * rect->stride + (first_col - rect->col));
+                         (size_t)(end_col - first_col), out);
+        scale_inputs(llmq, index, row, first_col, (size_t)(end_col - first_col), desk, out);
     }
 }
 

@@ -1,8 +1,8 @@
 /* codec.c: which planes a quantised tensor has, and rows of them back to f32 or into another layout.
  *
- * Drawing: quant, shape -> planes of the layout, "tensor_scale"; planes -> f32; planes <-> blocks
+ * Drawing: quant, shape -> planes of the layout, "tensor_scale", "input_scale"; planes -> f32; planes <-> blocks
  * Why this way: see codec.h; encoding is in codec_encode.c, observing in codec_observe.c.
- * Corner cases: scales of groups over several tiles and of matrices are whole planes, which no tile has a part of.
+ * Corner cases: scales of groups over several tiles, of matrices and of inputs are whole planes, which no tile has a part of.
  * Reference: FORMAT.md 3. Worked number: mxfp4, 2 x 40: codes 20 bytes a row, scales 2 bytes a row (groups of 32 and 8).
  */
 #include "layout/codec.h"
@@ -26,12 +26,15 @@ uint32_t codec_planes(const struct quant *quant, const struct shape *shape, stru
 {
     uint32_t n = layout_of(quant)->planes(quant, shape, planes);
     if (quant->tensor_scale) planes[n++] = (struct plane){ PLANE_TENSOR_SCALE, 32, 1, shape->n_matrices, 1, size_max(1, shape->n_matrices) };
+    if (quant->input_scale)
+        planes[n++] =
+            (struct plane){ PLANE_INPUT_SCALE, 32, shape->n_matrices, shape->cols, size_max(1, shape->n_matrices), size_max(1, shape->cols) };
     return n;
 }
 
 bool codec_is_whole(const struct quant *quant, const struct shape *shape, const struct plane *plane)
 {
-    if (strcmp(plane->name, PLANE_TENSOR_SCALE) == 0) return true;
+    if (strcmp(plane->name, PLANE_TENSOR_SCALE) == 0 || strcmp(plane->name, PLANE_INPUT_SCALE) == 0) return true;
     return codec_spans(quant, shape->rows, shape->cols) && strcmp(plane->name, "codes") != 0;
 }
 
@@ -62,7 +65,16 @@ void codec_store_whole(const struct quant *quant, const struct shape *shape, con
         memset(planes[2], 0, (size_t)plane_nbytes(&shapes[2]));
         for (size_t r = 0; r < n_scales; r++) layout_store_sides(quant, &given[r], 1, planes[2] + r * plane_row_nbytes(&shapes[2]));
     }
-    if (tensor_scales) ggml_f32.encode(tensor_scales, NULL, (size_t)shape->n_matrices, planes[n - 1]);
+    if (tensor_scales) ggml_f32.encode(tensor_scales, NULL, (size_t)shape->n_matrices, planes[n - 1 - quant->input_scale]);
+}
+
+void codec_store_input_scale(const struct quant *quant, const struct shape *shape, const float *factors, uint64_t n_sets,
+                             uint8_t *const planes[CODEC_PLANES_MAX])
+{
+    struct plane shapes[CODEC_PLANES_MAX];
+    uint8_t *out = planes[codec_planes(quant, shape, shapes) - 1];
+    for (uint64_t m = 0; m < shape->n_matrices; m++, out += 4 * shape->cols)
+        ggml_f32.encode(factors + (n_sets > 1 ? m * shape->cols : 0), NULL, (size_t)shape->cols, out);
 }
 
 size_t codec_scratch_weights(const struct quant *quant, uint64_t rows, uint64_t cols)

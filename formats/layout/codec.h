@@ -22,8 +22,8 @@
 
 #define CODEC_PLANES_MAX LAYOUT_PLANES_MAX
 
-/* Planes of a tensor: those of its layout, the codes or blocks first, then "tensor_scale" where its matrices have scales; returns how many. Names
- * are static. */
+/* Planes of a tensor: those of its layout, the codes or blocks first, then "tensor_scale" where its matrices have scales, then "input_scale" where
+ * its input channels have factors; returns how many. Names are static. */
 uint32_t codec_planes(const struct quant *quant, const struct shape *shape, struct plane planes[CODEC_PLANES_MAX]);
 
 /* Rows and columns of a tile of the tensor, in weights. */
@@ -33,7 +33,12 @@ void codec_tile_shape(const struct quant *quant, const struct shape *shape, uint
 void codec_store_whole(const struct quant *quant, const struct shape *shape, const struct group_scale *given, const float *tensor_scales,
                        uint8_t *const planes[CODEC_PLANES_MAX]);
 
-/* True for a plane that belongs to the tensor as a whole, not to its tiles: scales and zeros of groups over several tiles, scales of matrices. */
+/* Bytes of the plane of input scales: n_matrices x cols factors, or a single row of cols of them for all matrices (n_sets 1). */
+void codec_store_input_scale(const struct quant *quant, const struct shape *shape, const float *factors, uint64_t n_sets,
+                             uint8_t *const planes[CODEC_PLANES_MAX]);
+
+/* True for a plane that belongs to the tensor as a whole, not to its tiles: scales and zeros of groups over several tiles, scales of matrices, input
+ * scales. */
 bool codec_is_whole(const struct quant *quant, const struct shape *shape, const struct plane *plane);
 
 /* True when groups may reach over several tiles, so that their scales must be observed in earlier passes. */

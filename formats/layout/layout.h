@@ -1,7 +1,7 @@
 /* layout.h: layouts, the table of how the groups of a tensor become named planes of bytes.
  *
- *   planes   codes | scales | zeros or shifts | tensor_scale       fields in order, each kind in a plane of its own
- *   blocks   blocks | tensor_scale                       whole blocks of a ggml type, as GGUF stores them
+ *   planes   codes | scales | zeros or shifts | tensor_scale | input_scale       fields in order, each kind in a plane of its own
+ *   blocks   blocks | tensor_scale | input_scale                       whole blocks of a ggml type, as GGUF stores them
  *
  * Why this way: number/ makes groups (codes and a scale) and knows no bytes; what stands here knows bytes and no numbers. codec.c walks tiles and
  * calls one of the two.
@@ -22,6 +22,7 @@
 #define PLANE_ZEROS "zeros"
 #define PLANE_SHIFTS "shifts"
 #define PLANE_TENSOR_SCALE "tensor_scale" /* the plane of the matrices' scales, f32 */
+#define PLANE_INPUT_SCALE "input_scale" /* the plane of factors of the input channels, f32, a row for each matrix */
 
 /* The shape of a tensor as layouts see it: n_matrices of rows / n_matrices rows each lie one below the other (a stack of experts; else 1). */
 struct shape {

@@ -136,6 +136,7 @@ struct quant {
     double percentile; /* of rule percentile, 0 .. 100; else 0 */
     enum rounding rounding;
     bool tensor_scale; /* weights are divided by a scale of their matrix first (NUMERICS_BLOCK.md 6) */
+    bool input_scale; /* the stored matrix is that of scaled inputs: its columns are multiplied by factors stored beside it */
     bool blocks; /* stored as blocks of format->block, not as planes of codes and scales */
 };
 
