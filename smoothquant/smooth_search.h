@@ -27,6 +27,7 @@
 #include "base/err.h"
 #include "number/format.h"
 #include "smoothquant/smooth_scale.h"
+#include "smoothquant/smooth_target.h"
 
 #define SMOOTH_ALPHAS_MAX 1001u /* of one family */
 
@@ -116,18 +117,5 @@ enum status smooth_judge(const struct smooth_problem *problem, const struct smoo
  * (mean). Returns n when no loss is finite. */
 size_t smooth_criterion_pick(enum smooth_criterion criterion, const double *losses, size_t stride, size_t n_members, const bool *counts,
                              const double *norms, const double *alphas, size_t n);
-
-/* ---- one matrix there and back ------------------------------------------------------------------------------------------------- */
-
-/* Rows of a smoothed matrix through a format and back. */
-struct smooth_target;
-
-/* For matrices of at most n_rows rows of n columns. */
-enum status smooth_target_open(const struct quant *quant, uint64_t n_rows, uint64_t n, struct smooth_target **target, struct err *err);
-void smooth_target_close(struct smooth_target *target); /* NULL allowed */
-
-/* y = Q(v) for n_rows x n numbers; importance: n weights or NULL; amax: largest |v| of the whole matrix, for formats whose matrices have a scale (below
- * 0: that of v). False: a number is not finite, or a scale overflows. One target must not be used by two threads at once. */
-bool smooth_target_run(struct smooth_target *target, const float *v, uint64_t n_rows, const float *importance, float amax, float *y);
 
 #endif
