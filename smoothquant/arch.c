@@ -224,20 +224,20 @@ enum status arch_require(const struct arch *arch, const char *key, uint32_t laye
 
 static const struct arch_key *key_of(const struct arch *arch, const char *name)
 {
-    uint32_t number = arch->gguf ? ARCH_KEY_NONE : arch_map_key(arch->map, name);
+    uint32_t number = arch_map_key(arch->map, name);
     return number == ARCH_KEY_NONE ? NULL : &arch->map->keys[number];
 }
 
 bool arch_plus_one(const struct arch *arch, const char *key)
 {
     const struct arch_key *found = key_of(arch, key);
-    return found && found->plus_one;
+    return found && found->plus_one && !arch->gguf;
 }
 
 bool arch_transposed(const struct arch *arch, const char *key)
 {
     const struct arch_key *found = key_of(arch, key);
-    return found && found->transposed;
+    return found && found->transposed[arch->gguf];
 }
 
 const struct yaml_node *arch_section(const struct arch *arch, const char *section, const struct yaml_doc **doc)

@@ -3,9 +3,10 @@
  *   arch_open(container)     "LlamaForCausalLM" -> configs/arch/llama.yaml
  *   arch_tensor(attn_q, 3)   model.layers.3.self_attn.q_proj.weight, or blk.3.attn_q.weight, or layers.3.attention.wq.weight
  *   arch_number("head_dim")  128
+ *   arch_groups              norm -> q, k, v;  v -> o;  norm -> gate, up;  up -> down;  each layer, checked
  *
  * Why this way: no model is known by name in C: its tensors, facts and groups are data, and so is what a forward pass needs to know. A model is a closed
- * world: a tensor that the file does not explain might read what a group rescales.
+ * world: a tensor that the file does not explain might read what a group rescales, and refuses the groups of its layer.
  * Corner cases: keys are the words of GGUF (attn_q, ffn_down_exps, ...); a stack of experts has expert ARCH_NONE, single ones their number; wrappers'
  * prefixes (model., language_model., ...) and pieces (.base_layer) are looked through; a model that no file describes is refused by its name.
  * Reference: configs/arch/README.md; the project's smoothquant notes 1b, 3. Worked number: a Llama of 2 layers has 8 groups.
@@ -59,5 +60,9 @@ bool arch_transposed(const struct arch *arch, const char *key);
 
 /* A top-level section of the architecture file ("forward"), or NULL. doc (may be NULL) gets its document, for yaml_error. */
 const struct yaml_node *arch_section(const struct arch *arch, const char *section, const struct yaml_doc **doc);
+
+/* All groups of all layers, and everything that is not folded with its reason; the caller frees *out with smooth_groups_free. ERR_MEMORY only: what the
+ * model does not allow is a refusal. */
+enum status arch_groups(const struct arch *arch, struct smooth_groups *out, struct err *err);
 
 #endif

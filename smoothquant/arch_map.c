@@ -226,6 +226,7 @@ static enum status add_pattern(struct arch_map *map, struct arch_patterns *patte
     if (strlen(name) > NAME_NBYTES_MAX || *name == '\0') return yaml_error(at.doc, at.node, err, "a name has 1 to %u bytes", NAME_NBYTES_MAX);
     if (strcspn(name, "{}") != strlen(name) && (!mark || strcspn(mark + 3, "{}") != strlen(mark + 3) || strcspn(name, "{}") != (size_t)(mark - name)))
         return wrong(at, err, "only one {e} may stand in", name);
+    if (mark) map->keys[pattern.key].experts = true;
     if (mark && !key->in_layer) return wrong(at, err, "{e} stands in a layer only, not in", name);
     snprintf(text, sizeof text, "%c%s", key->in_layer ? 'L' : 'M', name);
     if (before == patterns->capacity) {
@@ -266,9 +267,20 @@ static enum status add_names(struct arch_map *map, uint32_t key, bool gguf, stru
     return status;
 }
 
+/* hf or gguf. */
+static enum status read_transposed(struct arch_at at, struct arch_key *key, struct err *err)
+{
+    const char *text = "";
+    enum status status = scalar(at, &text, err);
+    if (status != OK || !at.node) return status;
+    key->transposed[0] = strcmp(text, "hf") == 0;
+    key->transposed[1] = strcmp(text, "gguf") == 0;
+    return key->transposed[0] || key->transposed[1] ? OK : wrong(at, err, "transposed is hf or gguf, not", text);
+}
+
 static enum status add_key(struct arch_map *map, struct arch_at at, bool in_layer, struct err *err)
 {
-    static const char *const known[] = { "hf", "gguf", "bias", "transposed", "plus_one", "out", NULL };
+    static const char *const known[] = { "hf", "gguf", "bias", "transposed", "plus_one", "experts", "out", NULL };
     struct arch_key *key = &map->keys[map->n_keys];
     size_t index = 0;
     *key = (struct arch_key){ .name = at.node->key, .in_layer = in_layer, .at = at };
@@ -278,8 +290,9 @@ static enum status add_key(struct arch_map *map, struct arch_at at, bool in_laye
     if (status == OK) status = scalars(inside(at, "hf"), err);
     if (status == OK) status = scalars(inside(at, "gguf"), err);
     if (status == OK) status = scalars(inside(at, "bias"), err);
-    if (status == OK) status = flag(inside(at, "transposed"), &key->transposed, err);
+    if (status == OK) status = read_transposed(inside(at, "transposed"), key, err);
     if (status == OK) status = flag(inside(at, "plus_one"), &key->plus_one, err);
+    if (status == OK) status = flag(inside(at, "experts"), &key->experts, err);
     if (status == OK) status = expression(map, inside(at, "out"), &key->out, err);
     if (status != OK) return status;
     uint32_t number = map->n_keys++;

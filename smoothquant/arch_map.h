@@ -35,8 +35,9 @@ enum arch_claim { ARCH_UNCLAIMED, ARCH_IGNORED, ARCH_NEVER, ARCH_UNFOLDED };
 struct arch_key {
     const char *name; /* "attn_q" */
     bool in_layer;
-    bool transposed; /* in files that are no GGUF, a whole matrix or stack (not the matrices of single experts) is [in, out] */
+    bool transposed[2]; /* in files of Hugging Face and the like, in GGUF: a whole matrix or stack (not that of a single expert) is [in, out] */
     bool plus_one; /* in files that are no GGUF the stored number is gain - 1 */
+    bool experts; /* one matrix an expert */
     const char *out; /* expression: outputs; NULL: not checked */
     enum arch_claim claim; /* by ignore, never, unfolded */
     const char *why; /* of never and unfolded */

@@ -78,6 +78,35 @@ size_t arch_place_find(const struct arch *arch, uint32_t key, uint32_t layer, ui
 /* The name the container would have for a tensor, without .weight; cut to out_size. */
 void arch_name_of(const struct arch *arch, uint32_t key, uint32_t layer, uint32_t expert, char *out, size_t out_size);
 
+/* The container's name of a tensor, without .weight, into out. */
+void arch_id_of(const struct arch *arch, size_t tensor, char *out, size_t out_size);
+
+#define ARCH_WHY_MAX 700
+
+/* One group to be made. */
+struct arch_attempt {
+    const struct arch *arch;
+    const struct arch_group *spec;
+    uint32_t layer;
+    uint32_t expert; /* ARCH_NONE: for all of a layer */
+    struct smooth_group group; /* what came out of it; owned */
+    char id[512];
+    char why[ARCH_WHY_MAX]; /* of a refusal; "" when the group stands */
+};
+
+/* Fills in group, id and why. ERR_MEMORY only; a group that cannot be is no error. */
+enum status arch_build(struct arch_attempt *attempt, struct err *err);
+
+/* How many experts the layer has of a key: as the stack says, else the configuration, else the single ones that are there. 0: none. */
+uint32_t arch_experts(const struct arch *arch, uint32_t key, uint32_t layer);
+
+/* Moves groups that would rescale the same channels of one tensor to the refusals. */
+enum status arch_drop_conflicts(const struct arch *arch, struct smooth_groups *groups, struct err *err);
+
+/* Appends; strings are copied. A group is taken over, also after an error. */
+enum status arch_add_group(struct smooth_groups *groups, struct smooth_group *group, struct err *err);
+enum status arch_add_refusal(struct smooth_groups *groups, const char *id, const char *why, struct err *err);
+
 /* Whether the map explains every tensor in the layers and lacks none that its groups need. */
 enum status arch_fits(const struct arch *arch, bool *fits, struct err *err);
 

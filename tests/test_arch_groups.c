@@ -1,0 +1,88 @@
+/* test_arch_groups.c: the groups of every architecture, under the names of Hugging Face and of GGUF.
+ *
+ * Formula: a case is a configuration, tensors with shapes, and the groups of a layer, written by hand from the table of the smoothing notes 3b.
+ * Why this way: one line a tensor, one line a group; the numbers are small and different: hidden 16, 4 query heads of 6 on 2 value heads, feed forward 20.
+ * Corner cases: what a case leaves alone stands beside it with its reason.
+ * Reference: the project's smoothquant notes 3; support/arch_case.h explains the lines.
+ */
+#include "support/support.h"
+
+#include "support/arch_case.h"
+
+static struct err err;
+
+/* hidden 16, 4 heads of 6, 2 of them for values, feed forward 20. */
+#define SIZES "\"num_hidden_layers\":2,\"hidden_size\":16,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":6,\"intermediate_size\":20"
+#define HF(NAME) "{\"architectures\":[\"" NAME "\"]," SIZES "}"
+#define HF_AND(NAME, MORE) "{\"architectures\":[\"" NAME "\"]," SIZES "," MORE "}"
+#define MHA(NAME, MORE) "{\"architectures\":[\"" NAME "\"],\"num_hidden_layers\":2,\"hidden_size\":24,\"num_attention_heads\":4" MORE "}"
+#define GGUF(NAME)                                                                                                                                   \
+    "gguf general.architecture=" NAME " block_count=2 embedding_length=16 attention.head_count=4 attention.head_count_kv=2 attention.key_length=6 "  \
+    "attention.value_length=6 feed_forward_length=20"
+#define GGUF_MHA(NAME) "gguf general.architecture=" NAME " block_count=2 embedding_length=24 attention.head_count=4 feed_forward_length=20"
+#define LAYERS "model.layers.{n}."
+#define BLK "blk.{n}."
+
+#define LLAMA_HF                                                                                                                                     \
+    "model.embed_tokens 50x16\nmodel.norm 16\nlm_head 50x16\n@input_layernorm 16\n@self_attn.q_proj 24x16\n@self_attn.k_proj 12x16\n"                \
+    "@self_attn.v_proj 12x16\n@self_attn.o_proj 16x24\n@post_attention_layernorm 16\n@mlp.gate_proj 20x16\n@mlp.up_proj 20x16\n@mlp.down_proj "      \
+    "16x20\n"
+#define LLAMA_GGUF                                                                                                                                   \
+    "token_embd 50x16\noutput_norm 16\noutput 50x16\n@attn_norm 16\n@attn_q 24x16\n@attn_k 12x16\n@attn_v 12x16\n@attn_output 16x24\n@ffn_norm 16\n" \
+    "@ffn_gate 20x16\n@ffn_up 20x16\n@ffn_down 16x20\n"
+#define LLAMA_QKV "N input_layernorm 16: input_layernorm -> self_attn.q_proj self_attn.k_proj self_attn.v_proj\n"
+#define LLAMA_VO "VG self_attn.v_proj 24/2x6: self_attn.v_proj^ -> self_attn.o_proj\n"
+#define LLAMA_FFN                                                                                                                                    \
+    "N post_attention_layernorm 16: post_attention_layernorm -> mlp.gate_proj mlp.up_proj\nU mlp.up_proj 20: mlp.up_proj^ -> mlp.down_proj\n"
+#define GGUF_ATTN "N attn_norm 16: attn_norm -> attn_q attn_k attn_v\nVG attn_v 24/2x6: attn_v^ -> attn_output\n"
+#define GGUF_FFN "N ffn_norm 16: ffn_norm -> ffn_gate ffn_up\nU ffn_up 20: ffn_up^ -> ffn_down\n"
+#define FINAL "model.norm: the head behind the last norm may share its weights"
+
+static const struct {
+    const char *map, *config, *start, *tensors, *groups;
+    const char *refusals[6]; /* each is a part of the list of refusals */
+} cases[] = {
+#include "support/arch_cases.inc"
+};
+
+static void run_case(size_t i)
+{
+    struct container *container = arch_case_container(cases[i].config, cases[i].start, 2, cases[i].tensors);
+    struct arch *arch = NULL;
+    struct smooth_groups groups;
+    enum status status = arch_open(&io_system, tests_path("../configs/arch"), NULL, container, &arch, &err);
+    if (status != OK) fail_msg("%s: %s", cases[i].config, err.text);
+    if (strcmp(arch_name(arch), cases[i].map) != 0) fail_msg("%s: map %s", cases[i].config, arch_name(arch));
+    assert_ok(arch_groups(arch, &groups, &err));
+    char *refusals = arch_case_refusals(&groups);
+    for (uint32_t layer = 0; layer < 2; layer++) {
+        char *text = arch_case_groups(container, &groups, cases[i].start, layer);
+        if (strcmp(text, cases[i].groups) != 0)
+            fail_msg("case %zu, %s\ngroups of layer %u:\n%swanted:\n%srefusals:\n%s", i, cases[i].config, layer, text, cases[i].groups, refusals);
+        free(text);
+    }
+    for (size_t k = 0; k < 6 && cases[i].refusals[k]; k++)
+        if (!strstr(refusals, cases[i].refusals[k]))
+            fail_msg("case %zu, %s\nno refusal '%s' in\n%s", i, cases[i].config, cases[i].refusals[k], refusals);
+    size_t lines = 0, wanted = 0;
+    for (const char *at = refusals; *at; at++) lines += *at == '\n';
+    for (; wanted < 6 && cases[i].refusals[wanted]; wanted++) {
+    }
+    if (lines > 0 && wanted == 0) fail_msg("case %zu, %s\nrefusals:\n%s", i, cases[i].config, refusals);
+    free(refusals);
+    smooth_groups_free(&groups);
+    arch_close(arch);
+    container_close(container);
+}
+
+static void every_architecture_has_its_groups(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) run_case(i);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(every_architecture_has_its_groups) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
