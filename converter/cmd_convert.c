@@ -2,11 +2,24 @@
  *
  * Drawing: settings -> recipe -> plan -> (print | pipeline -> report).
  * Why this way: what `plan` says is what `convert` does, because it is the same struct.
- * Corner cases: --quiet leaves out the report unless --json asks for it.
+ * Corner cases: --quiet leaves out the report unless --json asks for it; the one thing a plan writes is a recipe of migration, when it is asked to.
  * Reference: design.md 1. Example: llmq convert --in model.safetensors --format mxfp4 writes ./model.mxfp4.llmq.
  */
 #include "converter/app.h"
 #include "converter/report.h"
+#include "converter/smooth.h"
+
+/* What a plan may write: the recipe of its migration. */
+static enum status write_recipes(struct app *app, const struct plan *plan, struct err *err)
+{
+    struct outset *set = NULL;
+    enum status status = outset_open(app->io, settings_flag(&app->settings, SET_FORCE), &set, err);
+    for (size_t i = 0; i < plan->container->n_files && !status; i++) status = outset_add_input(set, &plan->container->files[i], err);
+    if (!status) status = smooth_write_files(plan, set, err);
+    if (!status) status = outset_commit(set, err);
+    outset_close(set);
+    return status;
+}
 
 enum status cmd_plan(struct app *app, struct err *err)
 {
@@ -15,6 +28,7 @@ enum status cmd_plan(struct app *app, struct err *err)
     enum status status = recipe_open(app, &recipe, err);
     if (status) return status;
     status = plan_convert(app, &recipe, &plan, err);
+    if (!status) status = write_recipes(app, &plan, err);
     if (!status && settings_flag(&app->settings, SET_JSON)) report_json(stdout, &plan, NULL);
     else if (!status) report_text(stdout, &plan, NULL);
     plan_close(&plan);

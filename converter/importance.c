@@ -56,7 +56,9 @@ static enum status weigh_tensor(const struct sources *sources, struct plan *plan
     const struct quant *quant = &entry->verdict.quant;
     const struct tensor *tensor = plan_tensor(plan, i);
     struct importance *importance = &entry->importance;
-    enum status status = stats_importance(sources->lookup, tensor->name, entry->shape.n_matrices, entry->shape.cols, importance, err);
+    const float *factors = entry->fold ? entry->fold->cols : NULL;
+    enum status status = stats_importance_migrated(sources->lookup, tensor->name, entry->shape.n_matrices, entry->shape.cols, factors,
+                                                   factors ? entry->fold->n_sets : 0, importance, err);
     if (status) return status;
     const bool found = importance->n_without < importance->n_mat;
     weighing->n_of++;

@@ -28,6 +28,8 @@ struct command {
 static const struct command commands[] = {
     { "convert", CMD_CONVERT, cmd_convert, "--in MODEL --format FORMAT [--out FILE] [options]", "quantise a model into a .llmq container" },
     { "plan", CMD_PLAN, cmd_plan, "--in MODEL --format FORMAT [options]", "say what convert would do: every tensor, every byte, RAM and disk" },
+    { "smooth", CMD_SMOOTH, cmd_smooth, "--in MODEL --smooth FILE --out DIR|FILE [--smooth-recipe-out R.json] | --inverse R.json",
+      "scale channels into the layers before, without quantising" },
     { "inspect", CMD_INSPECT, cmd_inspect, "MODEL [--tensors] [--scan] [--json]", "show what a model or container holds" },
     { "verify", CMD_VERIFY, cmd_verify, "FILE.llmq", "check every byte of a container against its checksums" },
     { "dequantize", CMD_DEQUANTIZE, cmd_dequantize, "--in FILE.llmq --out FILE.safetensors|DIR [--dtype TYPE]", "decode a container to safetensors" },
@@ -35,7 +37,8 @@ static const struct command commands[] = {
     { "extract", CMD_EXTRACT, cmd_extract, "FILE.llmq NAME... [--out PATH] [--raw]", "take single tensors or stored files out of a container" },
     { "formats", CMD_FORMATS, cmd_formats, "[--json]", "list the number formats" },
     { "bench", CMD_BENCH, cmd_bench, "[--format FORMAT] [--json]", "measure the kernels, GB/s of BF16 input" },
-    { "stats", CMD_STATS, cmd_stats, "show|merge|convert FILE... [--out OUT]", "show, merge and convert activation statistics (imatrix, act_scales)" },
+    { "stats", CMD_STATS, cmd_stats, "show|merge|convert FILE... [--out OUT]",
+      "show, merge and convert activation statistics (imatrix, act_scales)" },
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

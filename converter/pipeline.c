@@ -18,6 +18,7 @@
 #include "converter/jobs.h"
 #include "converter/progress.h"
 #include "converter/scan.h"
+#include "converter/smooth.h"
 #include "converter/tile_read.h"
 #include "number/choose.h"
 
@@ -37,6 +38,7 @@ struct worker {
     struct error_total *errors; /* of groups that a tile ends in the middle of */
     size_t n_errors;
     struct learn_part part; /* what a tile adds to what is learned */
+    float *migrated; /* a tile of a tensor that migration changes */
 };
 
 struct pipeline {
@@ -67,6 +69,7 @@ static void worker_free(struct worker *worker)
     free(worker->measures);
     free(worker->digests);
     free(worker->errors);
+    free(worker->migrated);
 }
 
 /* Largest tile of plane number k over all tensors. */
@@ -93,8 +96,9 @@ static enum status worker_make(const struct plan *plan, struct worker *worker, s
     worker->measures = malloc(tiles * sizeof *worker->measures);
     worker->digests = malloc(tiles * sizeof *worker->digests);
     worker->errors = malloc(plan->n_open_groups * sizeof *worker->errors + 1);
-    fine = fine && worker->errors && worker->scratch.x && worker->scratch.y && worker->scratch.codes && worker->parts && worker->measures &&
-           worker->digests;
+    worker->migrated = malloc(plan->migrated_tile_nbytes + 1);
+    fine = fine && worker->errors && worker->migrated && worker->scratch.x && worker->scratch.y && worker->scratch.codes && worker->parts &&
+           worker->measures && worker->digests;
     return fine ? OK : err_set(err, ERR_MEMORY, "out of memory for the buffers of a thread");
 }
 
@@ -131,6 +135,9 @@ static enum status describe_fault(struct pipeline *pipeline, size_t i, const str
     struct scan scan;
     enum status status = scan_tensor(pipeline->plan->container, entry->tensor, pipeline->app->kernels, &scan, err);
     if (status) return status;
+    if (entry->fold && scan.n_nan + scan.n_inf == 0)
+        return err_set(err, ERR_DATA, "cannot migrate tensor '%s' of '%s': the weight at row %llu, column %llu becomes infinite", name,
+                       pipeline->plan->container->path, row, col);
     return err_set(err, ERR_DATA,
                    "cannot quantise tensor '%s' of '%s': NaN or Inf at row %llu, column %llu (%llu NaN, %llu Inf in the tensor); --nonfinite zero, "
                    "clamp or keep allows it",
@@ -166,12 +173,22 @@ static void observe_failed(void *context)
     turn_abort(&((struct pipeline *)context)->observing->turn);
 }
 
-/* The tile at place as it was read. */
+/* What the encoder sees of the tile at place: as it was read, or migrated, which is then in f32. */
+static const uint8_t *migrate(const struct pipeline *pipeline, size_t i, const struct tile *place, const uint8_t *source, struct worker *worker)
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    if (!entry->fold) return source;
+    tile_read_dtype(plan_tensor(pipeline->plan, i))->widen(source, (size_t)(place->n_rows * place->n_cols), worker->migrated);
+    fold_apply(entry->fold, place, worker->migrated);
+    return (const uint8_t *)worker->migrated;
+}
+
+/* The tile at place as it was read, or migrated. */
 static struct codec_tile tile_of(const struct pipeline *pipeline, size_t i, const uint8_t *source, const struct tile *place)
 {
     const struct plan_entry *entry = &pipeline->plan->entries[i];
     return (struct codec_tile){ .source = source,
-                                .dtype = tile_read_dtype(plan_tensor(pipeline->plan, i)),
+                                .dtype = entry->fold ? dtype_find("F32", 3) : tile_read_dtype(plan_tensor(pipeline->plan, i)),
                                 .n_rows = place->n_rows,
                                 .n_cols = place->n_cols,
                                 .nonfinite = pipeline->plan->nonfinite,
@@ -198,7 +215,7 @@ static bool next_piece(const struct pipeline *pipeline, size_t i, const struct t
 static enum status observe_ranges(struct pipeline *pipeline, size_t i, const struct tile *place, struct worker *worker, struct err *err)
 {
     struct observing *observing = pipeline->observing;
-    const struct codec_tile tile = tile_of(pipeline, i, worker->source, place);
+    const struct codec_tile tile = tile_of(pipeline, i, migrate(pipeline, i, place, worker->source, worker), place);
     struct codec_piece piece = { 0 };
     struct codec_fault fault;
     struct range range;
@@ -221,7 +238,7 @@ static void observe_errors(struct pipeline *pipeline, size_t i, const struct til
 {
     const struct quant *quant = &pipeline->plan->entries[i].verdict.quant;
     const struct range *ranges = pipeline->observing->ranges;
-    const struct codec_tile tile = tile_of(pipeline, i, worker->source, place);
+    const struct codec_tile tile = tile_of(pipeline, i, migrate(pipeline, i, place, worker->source, worker), place);
     struct codec_piece piece = { 0 };
     struct error_total *out = worker->errors;
     while (next_piece(pipeline, i, place, &piece)) {
@@ -264,7 +281,7 @@ static void take_span(void *context, const float *x, const float *weight, size_t
 
 static void read_spans(struct pipeline *pipeline, size_t i, const struct tile *place, struct worker *worker, struct learn_part *part)
 {
-    const struct codec_tile tile = tile_of(pipeline, i, worker->source, place);
+    const struct codec_tile tile = tile_of(pipeline, i, migrate(pipeline, i, place, worker->source, worker), place);
     struct span_target target = { pipeline->observing->stream, part };
     struct codec_fault unused; /* the first pass has found them */
     codec_observe_spans(pipeline->app->kernels, &tile, &worker->scratch, take_span, &target, &unused);
@@ -431,7 +448,7 @@ static enum status quantise_tile(struct pipeline *pipeline, size_t i, const stru
     const struct plan_entry *entry = &pipeline->plan->entries[i];
     const struct quant *quant = &entry->verdict.quant;
     struct codec_fault fault;
-    struct codec_tile tile = tile_of(pipeline, i, source, place);
+    struct codec_tile tile = tile_of(pipeline, i, migrate(pipeline, i, place, source, worker), place);
     tile.measure = pipeline->plan->measure ? measure : NULL;
     tile.tensor_scales = pipeline->tensor_scales[i];
     tile.given = pipeline->given[i];
@@ -466,11 +483,34 @@ static enum status carry_tile(struct pipeline *pipeline, size_t i, uint64_t inde
 static void store_whole(struct pipeline *pipeline, size_t i, uint8_t *const planes[])
 {
     const struct plan_entry *entry = &pipeline->plan->entries[i];
-    if (entry->fate == FATE_QUANTISE) codec_store_whole(&entry->verdict.quant, &entry->shape, pipeline->given[i], pipeline->tensor_scales[i], planes);
+    const struct quant *quant = &entry->verdict.quant;
+    if (entry->fate != FATE_QUANTISE) return;
+    codec_store_whole(quant, &entry->shape, pipeline->given[i], pipeline->tensor_scales[i], planes);
+    if (quant->input_scale) codec_store_input_scale(quant, &entry->shape, entry->input_scale, entry->n_input_sets, planes);
+}
+
+/* Migrates a tile of a kept tensor where it lies. */
+static enum status migrate_kept(struct pipeline *pipeline, size_t i, const struct tile *place, uint8_t *source, struct worker *worker,
+                                struct err *err)
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    const struct tensor *tensor = plan_tensor(pipeline->plan, i);
+    const struct kernels *kernels = pipeline->app->kernels;
+    const size_t n = (size_t)(place->n_rows * place->n_cols);
+    char name[200];
+    tensor->dtype->widen(source, n, worker->migrated);
+    const bool finite = kernels->all_finite(worker->migrated, n);
+    fold_apply(entry->fold, place, worker->migrated);
+    tensor->dtype->narrow(worker->migrated, n, source);
+    tensor->dtype->widen(source, n, worker->migrated);
+    if (!finite || kernels->all_finite(worker->migrated, n)) return OK;
+    return err_set(err, ERR_DATA, "cannot migrate tensor '%s' of '%s': a number near row %llu, column %llu becomes too large for %s",
+                   err_name(tensor->name, strlen(tensor->name), name, sizeof name), pipeline->plan->container->path, (unsigned long long)place->row,
+                   (unsigned long long)place->col, tensor->dtype->name);
 }
 
 /* Encodes, moves, splits or narrows one tile into planes (each pointing at this tile's place) and lists its parts. */
-static enum status do_tile(struct pipeline *pipeline, size_t i, uint64_t index, const uint8_t *source, uint8_t *const planes[], struct worker *worker,
+static enum status do_tile(struct pipeline *pipeline, size_t i, uint64_t index, uint8_t *source, uint8_t *const planes[], struct worker *worker,
                            struct measure *measure, size_t *n_parts, struct err *err)
 {
     const struct plan_entry *entry = &pipeline->plan->entries[i];
@@ -478,6 +518,8 @@ static enum status do_tile(struct pipeline *pipeline, size_t i, uint64_t index, 
     struct tile place = plane_tile(&entry->source, index);
     size_t n_items = (size_t)(place.n_rows * place.n_cols);
     enum status status = OK;
+    if (entry->fate == FATE_KEEP && entry->fold) status = migrate_kept(pipeline, i, &place, source, worker, err);
+    if (status) return status;
     if (entry->fate == FATE_QUANTISE) status = quantise_tile(pipeline, i, &place, source, planes, worker, measure, err);
     else if (entry->fate == FATE_CARRY) status = carry_tile(pipeline, i, index, &place, source, planes, worker, err);
     else if (entry->fate == FATE_CAST) entry->cast->narrow((const float *)(const void *)source, n_items, planes[0]);
@@ -533,8 +575,7 @@ static enum status encode_job(void *context, unsigned worker_index, const struct
     const struct plan_entry *entry = &plan->entries[job->tensor];
     const struct out_tensor *out = &plan->outs[job->tensor];
     struct worker *worker = &pipeline->workers[worker_index];
-    uint8_t *planes[OUT_PLANES_MAX];
-    const uint8_t *source = worker->source;
+    uint8_t *planes[OUT_PLANES_MAX], *source = worker->source;
     size_t n_parts = 0;
     memcpy(planes, worker->planes, sizeof planes);
     enum status status = entry->n_from
@@ -679,6 +720,7 @@ enum status pipeline_execute(const struct app *app, const struct plan *plan, str
     enum status status = outset_open(app->io, settings_flag(&app->settings, SET_FORCE), &set, err);
     for (size_t i = 0; i < plan->container->n_files && !status; i++) status = outset_add_input(set, &plan->container->files[i], err);
     if (!status) status = pipeline_run(app, plan, set, result, err);
+    if (!status) status = smooth_write_files(plan, set, err);
     result->out_nbytes = outset_nbytes(set);
     if (!status) status = outset_commit(set, err);
     outset_close(set);

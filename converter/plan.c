@@ -23,6 +23,7 @@
 #include "converter/fused.h"
 #include "converter/importance.h"
 #include "converter/scan.h"
+#include "converter/smooth.h"
 #include "converter/tile_read.h"
 #include "converter/version.h"
 #include "layout/facts.h"
@@ -329,6 +330,21 @@ static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
     return plan_planes(plan, i, quant, err);
 }
 
+enum status plan_set_migration(struct plan *plan, size_t index, const struct fold *fold, const float *input_scale, struct err *err)
+{
+    struct plan_entry *entry = &plan->entries[index];
+    entry->fold = fold;
+    entry->input_scale = input_scale;
+    entry->n_input_sets = entry->shape.n_matrices;
+    if (fold && plan_tile_count(plan, index)) {
+        const struct tile tile = plane_tile(&entry->source, 0);
+        plan->migrated_tile_nbytes = (size_t)size_max(plan->migrated_tile_nbytes, tile.n_rows * tile.n_cols * sizeof(float));
+    }
+    if (!input_scale) return OK;
+    entry->verdict.quant.input_scale = true;
+    return plan_planes(plan, index, &entry->verdict.quant, err);
+}
+
 static void plan_cast(struct plan *plan, size_t i, const struct dtype *dtype)
 {
     struct plan_entry *entry = &plan->entries[i];
@@ -529,7 +545,8 @@ static enum status size_with(struct plan *plan, unsigned n_workers, uint32_t til
     enum status status = plan->writer->plan(plan->outs, plan->n_tensors, plan->blobs, plan->n_blobs, &plan->options, &plan->size, err);
     if (status) return status;
     uint64_t worker = tiles_per_job * (plan->source_tile_nbytes + plan->planes_tile_nbytes) + plan->scratch_weights * 10 +
-                      plan->n_open_groups * OPEN_GROUP_NBYTES + plan->slot_nbytes + plan->size.worker_nbytes + THREAD_NBYTES;
+                      plan->n_open_groups * OPEN_GROUP_NBYTES + plan->slot_nbytes + plan->migrated_tile_nbytes + plan->size.worker_nbytes +
+                      THREAD_NBYTES;
     plan->ram_nbytes = PROGRAM_NBYTES + plan->observed_nbytes + n_workers * worker;
     return OK;
 }
@@ -558,7 +575,7 @@ static uint64_t index_memory(const struct plan *plan)
         total += sizeof *container->tensors + NAME_NBYTES + strlen(container->tensors[i].name) +
                  container->tensors[i].rank * sizeof *container->tensors[i].dims;
     const uint64_t statistics = plan->weighing.peak_nbytes; /* held while there are no workers yet */
-    return total + plan->weighing.nbytes + (statistics > plan->ram_nbytes ? statistics - plan->ram_nbytes : 0);
+    return total + plan->weighing.nbytes + plan->smoothing_nbytes + (statistics > plan->ram_nbytes ? statistics - plan->ram_nbytes : 0);
 }
 
 static enum status finish_plan(struct plan *plan, struct err *err)
@@ -612,6 +629,7 @@ enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *pl
     if (!status) status = default_out_path(app, recipe, plan, err);
     if (!status) status = decide_all(app, recipe, plan, err);
     if (!status) status = plan_fuse(app, plan, err);
+    if (!status) status = plan_smooth(app, plan, err);
     if (!status) status = plan_weigh(app, plan, err);
     if (!status) status = finish_plan(plan, err);
     return status ? status : check_effect(recipe, plan, err);
@@ -643,6 +661,66 @@ static enum status safetensors_out_path(struct app *app, const char *out_path, b
     return OK;
 }
 
+/* ---- smooth ----------------------------------------------------------------------------------------------------------------------- */
+
+/* The writer of a folder is that of safetensors. */
+static const struct writer_ops *smooth_writer(const char *out)
+{
+    const struct writer_ops *writer = writer_of_path(out);
+    return writer ? writer : &safetensors_writer_ops;
+}
+
+/* Every tensor stays what it is; its verdict says what it will become. */
+static enum status keep_tensor(struct app *app, struct recipe *recipe, const struct model_facts *facts, struct plan *plan, size_t i, struct err *err)
+{
+    struct verdict *verdict = &plan->entries[i].verdict;
+    const struct tensor *tensor = plan_tensor(plan, i);
+    enum status status = recipe_decide(recipe, facts, tensor, verdict, err);
+    out_common(plan, i, &plan->outs[i]);
+    if (!status && !verdict->keep) status = fall_back(app, recipe, plan, i, err);
+    if (status) return status;
+    if (!tensor->quantised) plan_keep(plan, i);
+    else if (plan->writer->quantised) return plan_carry(plan, i, err);
+    else return err_set(err, ERR_UNSUPPORTED, "'%s' is quantised already: llmq dequantize comes first", plan->container->path);
+    return OK;
+}
+
+static enum status keep_all(struct app *app, struct recipe *recipe, struct plan *plan, struct err *err)
+{
+    struct model_facts facts = { 0 };
+    enum status status = model_facts_make(plan->container, recipe->roles, &facts, err);
+    for (size_t i = 0; i < plan->n_tensors && !status; i++) status = keep_tensor(app, recipe, &facts, plan, i, err);
+    model_facts_free(&facts);
+    return status ? status : recipe_check_rules(recipe, err);
+}
+
+static enum status open_smooth(struct app *app, struct plan *plan, struct err *err)
+{
+    const char *in = settings_text(&app->settings, SET_IN), *out = settings_text(&app->settings, SET_OUT);
+    if (!in) return err_set(err, ERR_USAGE, "--in is missing: the model to read");
+    if (!out) return err_set(err, ERR_USAGE, "--out is missing: a folder, or a .safetensors or .gguf file");
+    if (app->settings.n_arguments) return err_set(err, ERR_USAGE, "unexpected argument '%s'", app->settings.arguments[0]);
+    plan->writer = smooth_writer(out);
+    enum status status = open_model(app, in, plan, err);
+    if (status) return status;
+    read_settings(app, plan);
+    plan->options.compress = COMPRESS_NONE;
+    plan->measure = false;
+    if (plan->writer == &safetensors_writer_ops) return safetensors_out_path(app, out, false, plan, err);
+    plan->options.path = plan->out_path = strdup(out);
+    return plan->out_path ? OK : err_set(err, ERR_MEMORY, "out of memory");
+}
+
+enum status plan_smooth_only(struct app *app, struct recipe *recipe, struct plan *plan, struct err *err)
+{
+    *plan = (struct plan){ 0 };
+    enum status status = open_smooth(app, plan, err);
+    if (!status) status = keep_all(app, recipe, plan, err);
+    if (!status) status = plan_smooth(app, plan, err);
+    if (!status && !plan->smoothing) status = err_set(err, ERR_USAGE, "nothing says how to migrate: give --smooth, --smooth-recipe or --inverse");
+    return status ? status : finish_plan(plan, err);
+}
+
 enum status plan_dequantize(struct app *app, const char *in_path, const char *out_path, const struct dtype *dtype, const bool *wanted,
                             struct plan *plan, struct err *err)
 {
@@ -668,6 +746,7 @@ void plan_close(struct plan *plan)
     for (size_t i = 0; plan->facts && i < format_count(); i++) free(plan->facts[i]);
     free(plan->facts);
     for (size_t i = 0; plan->entries && i < plan->n_tensors; i++) importance_free(&plan->entries[i].importance);
+    smoothing_free(plan->smoothing);
     free(plan->weighing.metadata_json);
     free(plan->blobs);
     free(plan->outs);

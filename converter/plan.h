@@ -21,6 +21,7 @@
 #include "converter/recipe.h"
 #include "layout/codec.h"
 #include "layout/kept.h"
+#include "smoothquant/fold.h"
 #include "smoothquant/stats_lookup.h"
 
 enum fate {
@@ -47,8 +48,13 @@ struct plan_entry {
     struct plane source; /* geometry of what is read: bits of the source dtype, tiles as the output's; of carried ones in weights, bits 0 */
     char group[16], percentile[24]; /* JSON text; a number */
     size_t fused_next; /* of a quantised tensor: the next entry in the ring of those that share the scales of matrices with it; itself when alone */
+    const struct fold *fold; /* what migration multiplies it by; NULL: nothing */
+    const float *input_scale; /* where quant.input_scale is set: factors of its input channels, n_input_sets rows of them (1, or one a matrix) */
+    uint64_t n_input_sets;
     struct importance importance; /* weights of its columns; no rows: none, or none that could change a byte */
 };
+
+struct smoothing;
 
 #define PLAN_HELD_NBYTES (1u << 17) /* of observed scales that wait for their tensors to be encoded */
 
@@ -79,6 +85,9 @@ struct plan {
     char *out_path;
     enum nonfinite nonfinite;
     struct weighing weighing;
+    struct smoothing *smoothing; /* what --smooth decided (smooth.h); NULL: nothing is migrated */
+    uint64_t smoothing_nbytes; /* of the factors, which stay */
+    size_t migrated_tile_nbytes; /* largest tile of a migrated tensor in f32 */
     bool measure;
     unsigned n_threads_asked, n_workers;
     uint64_t max_ram, ram_nbytes; /* budget; what the plan needs, without the index */
@@ -98,12 +107,18 @@ struct plan {
 /* The plan of convert (and plan): opens the model, applies the recipe. */
 enum status plan_convert(struct app *app, struct recipe *recipe, struct plan *plan, struct err *err);
 
+/* The plan of smooth: migrated weights in the types they have; the recipe says what they will be quantised to. */
+enum status plan_smooth_only(struct app *app, struct recipe *recipe, struct plan *plan, struct err *err);
+
 /* The plan of dequantize: every quantised tensor is cast to dtype (NULL: the one it had), all others are kept; the output is safetensors. wanted:
  * flags by tensor, for extract: one file, no small files; NULL for all. */
 enum status plan_dequantize(struct app *app, const char *in_path, const char *out_path, const struct dtype *dtype, const bool *wanted,
                             struct plan *plan, struct err *err);
 
 void plan_close(struct plan *plan);
+
+/* What migration does to entry index: factors (NULL: none), and a plane of input scales, n_matrices x cols (NULL: none). */
+enum status plan_set_migration(struct plan *plan, size_t index, const struct fold *fold, const float *input_scale, struct err *err);
 
 /* The source tensor of entry index, and its tiles. */
 const struct tensor *plan_tensor(const struct plan *plan, size_t index);

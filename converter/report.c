@@ -12,6 +12,7 @@
 
 #include "converter/print.h"
 #include "converter/progress.h"
+#include "converter/smooth_report.h"
 
 enum { NAME_WIDTH = 44 };
 
@@ -121,6 +122,7 @@ void report_text(FILE *out, const struct plan *plan, const struct result *result
     fprintf(out, "  %-*s %-9s %-16s %-11s %-7s r %18s %6s%s  decided by\n", NAME_WIDTH, "tensor", "role", "shape", "format", "group",
             "bytes of planes", "bits/w", result ? "    SQNR" : "");
     for (size_t i = 0; i < plan->n_tensors; i++) text_tensor(out, plan, i, result);
+    smooth_report_text(out, plan);
     text_totals(out, plan);
     if (result) text_result(out, plan, result);
 }
@@ -238,6 +240,7 @@ void report_json(FILE *out, const struct plan *plan, const struct result *result
     fputs("\n],", out);
     json_totals(out, plan);
     json_weighing(out, &plan->weighing);
+    smooth_report_json(out, plan);
     if (result) {
         struct measure total;
         total_measure(plan, result, &total);

@@ -8,44 +8,88 @@
  */
 #include "converter/settings.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define WRITES (CMD_CONVERT | CMD_DEQUANTIZE | CMD_EXTRACT | CMD_STATS)
+#define WRITES (CMD_CONVERT | CMD_DEQUANTIZE | CMD_EXTRACT | CMD_STATS | CMD_SMOOTH)
 #define PLANS (CMD_CONVERT | CMD_PLAN)
+#define SMOOTHS (PLANS | CMD_SMOOTH)
 
 const struct setting settings_table[SET_COUNT] = {
-    [SET_IN] = { "in", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | CMD_DEQUANTIZE | CMD_COMPARE, false,
+    [SET_IN] = { "in", SETTING_TEXT, "PATH", NULL, 0, 0, SMOOTHS | CMD_DEQUANTIZE | CMD_COMPARE, false,
                  "model to read: a .safetensors, .llmq or .gguf file, a model.safetensors.index.json, or a model folder" },
     [SET_OUT] = { "out", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | WRITES, false,
                   "output: convert writes a .llmq file, or a .gguf file when the model came from one (without it NAME.FORMAT.llmq in the current "
                   "folder); dequantize and extract .safetensors or a folder/; stats .safetensors, .gguf or .dat" },
     [SET_AGAINST] = { "against", SETTING_TEXT, "PATH", NULL, 0, 0, CMD_COMPARE, false, "model to compare with" },
-    [SET_FORMAT] = { "format", SETTING_TEXT, "FORMAT", NULL, 0, 0, PLANS | CMD_BENCH, true,
+    [SET_FORMAT] = { "format", SETTING_TEXT, "FORMAT", NULL, 0, 0, SMOOTHS | CMD_BENCH, true,
                      "number format of the linear layers, with parameters inline if wanted: int4:group=64,scale=f16 (llmq formats lists all)" },
-    [SET_GROUP_SIZE] = { "group-size", SETTING_TEXT, "N|channel|tensor|128x128", NULL, 0, 0, PLANS | CMD_BENCH, true,
+    [SET_GROUP_SIZE] = { "group-size", SETTING_TEXT, "N|channel|tensor|128x128", NULL, 0, 0, SMOOTHS | CMD_BENCH, true,
                          "weights that share a scale along the input axis; channel is one group a row, 128x128 a square of the matrix" },
-    [SET_SCALE_RULE] = { "scale-rule", SETTING_TEXT, "RULE", NULL, 0, 0, PLANS | CMD_BENCH, true,
+    [SET_SCALE_RULE] = { "scale-rule", SETTING_TEXT, "RULE", NULL, 0, 0, SMOOTHS | CMD_BENCH, true,
                          "how scales are chosen: absmax, mse for integers, floats and codebooks; minmax, percentile, mse-hist, histogram-pro, 3sd, "
                          "kl-j (a range is observed), tqt, lsq, pact (the scale is learned) for integers; floor, even, ceil, rceil, search for MX; "
                          "floor, search for block floating point; reference (ggml's bytes) or mse for GGUF's types" },
-    [SET_PERCENTILE] = { "percentile", SETTING_TEXT, "P", NULL, 0, 0, PLANS | CMD_BENCH, true,
+    [SET_PERCENTILE] = { "percentile", SETTING_TEXT, "P", NULL, 0, 0, SMOOTHS | CMD_BENCH, true,
                          "share of the weights, 0 to 100, that scale rule percentile keeps in range (99.99 without it)" },
-    [SET_SCALE_DTYPE] = { "scale-dtype", SETTING_TEXT, "bf16|f16|f32", NULL, 0, 0, PLANS | CMD_BENCH, true,
+    [SET_SCALE_DTYPE] = { "scale-dtype", SETTING_TEXT, "bf16|f16|f32", NULL, 0, 0, SMOOTHS | CMD_BENCH, true,
                           "type of the stored scales of integers, floats and codebooks" },
-    [SET_ROUNDING] = { "rounding", SETTING_CHOICE, "nearest-even|away|up|truncate", "nearest-even", 0, 0, PLANS | CMD_BENCH, true,
+    [SET_ROUNDING] = { "rounding", SETTING_CHOICE, "nearest-even|away|up|truncate", "nearest-even", 0, 0, SMOOTHS | CMD_BENCH, true,
                        "rounding of the codes" },
-    [SET_HALF_RANGE] = { "half-range", SETTING_CHOICE, "half|int_max", "half", 0, 0, PLANS | CMD_BENCH, true,
+    [SET_HALF_RANGE] = { "half-range", SETTING_CHOICE, "half|int_max", "half", 0, 0, SMOOTHS | CMD_BENCH, true,
                          "largest weight of a group of symmetric integers: half a code beyond the largest code, or on it" },
-    [SET_RULE] = { "rule", SETTING_LIST, "PATTERN=FORMAT", NULL, 0, 0, PLANS, false,
+    [SET_RULE] = { "rule", SETTING_LIST, "PATTERN=FORMAT", NULL, 0, 0, SMOOTHS, false,
                    "format for the tensors that match: an exact name, a glob, re:REGEX or role:ROLE; FORMAT may be keep; may be repeated, the first "
                    "match wins" },
-    [SET_KEEP] = { "keep", SETTING_LIST, "PATTERN", NULL, 0, 0, PLANS, false, "keep the tensors that match bit for bit; may be repeated" },
-    [SET_RECIPE] = { "recipe", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS, false, "YAML file with settings and rules" },
+    [SET_KEEP] = { "keep", SETTING_LIST, "PATTERN", NULL, 0, 0, SMOOTHS, false, "keep the tensors that match bit for bit; may be repeated" },
+    [SET_RECIPE] = { "recipe", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS, false, "YAML file with settings and rules" },
     [SET_IMATRIX] = { "imatrix", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS, true,
                       "activation statistics (llama.cpp's imatrix, .dat or .gguf, or llmq's own) that weigh the errors of weights where scales are "
                       "searched" },
-    [SET_NVFP4_SCALE] = { "nvfp4-scale", SETTING_CHOICE, "fused|tensor|none", "fused", 0, 0, PLANS | CMD_BENCH, true,
+    [SET_SMOOTH] = { "smooth", SETTING_TEXT, "FILE|gain", NULL, 0, 0, SMOOTHS, true,
+                     "activation statistics (llmq's own, llama.cpp's imatrix, act_scales or an AWQ cache) by which channels are scaled, into the "
+                     "layer before, so that weights lose less; gain: without a file, from the norms (experimental)" },
+    [SET_ALPHA] = { "alpha", SETTING_TEXT, "A|auto", NULL, 0, 0, SMOOTHS, true,
+                    "migration strength, 0 to 1; auto: searched for each group through the format itself, never worse than none (without it 0.45 "
+                    "for groups of up to 64 weights, 0.35 for longer ones, auto for MX formats)" },
+    [SET_SMOOTH_FAMILY] = { "smooth-family", SETTING_CHOICE, "sq|awq|duo|any", "sq", 0, 0, SMOOTHS, true,
+                            "how a factor is made of activations x and weights w: x^a / w^(1-a), x^a, x^a / (mean w)^(1-a); any: auto tries all" },
+    [SET_SMOOTH_STAT] = { "smooth-stat", SETTING_TEXT, "rms|absmax|mean|pctl:P|gain", NULL, 0, 0, SMOOTHS, true,
+                          "which statistic of a channel is x (rms, or absmax where the file has no sums of squares)" },
+    [SET_SMOOTH_LOSS] = { "smooth-loss", SETTING_CHOICE, "diag|gram|sample|w8a8", "diag", 0, 0, SMOOTHS, true,
+                          "what auto minimises: error weighted by E[x^2]; exact output error by the Gram matrix; output error on sampled tokens; "
+                          "the 8-bit loss of the reference's AutoAlpha" },
+    [SET_SHARED_CRITERION] = { "shared-criterion", SETTING_CHOICE, "joint|mean|min|max", "joint", 0, 0, SMOOTHS, true,
+                               "how layers that share an input agree on one alpha: least sum of errors, least mean of relative ones, least or "
+                               "largest of their own" },
+    [SET_ALPHA_MIN] = { "alpha-min", SETTING_REAL, "A", "0", 0, 1, SMOOTHS, true, "least alpha that auto tries" },
+    [SET_ALPHA_MAX] = { "alpha-max", SETTING_REAL, "A", "1", 0, 1, SMOOTHS, true, "largest alpha that auto tries" },
+    [SET_ALPHA_STEP] = { "alpha-step", SETTING_REAL, "A", "0.05", 0, 1, SMOOTHS, true, "step between them" },
+    [SET_INIT_ALPHA] = { "init-alpha", SETTING_REAL, "A", "0.5", 0, 1, SMOOTHS, true,
+                         "alpha of groups that auto cannot judge for want of statistics" },
+    [SET_DO_BLOCKWISE] = { "do-blockwise", SETTING_FLAG, NULL, NULL, 0, 0, SMOOTHS, true, "auto: one alpha for all groups of a layer" },
+    [SET_N_SAMPLES] = { "n-samples", SETTING_COUNT, "N", "256", 1, 1 << 20, SMOOTHS, true, "sampled tokens that losses sample and w8a8 use" },
+    [SET_SMOOTH_REFINE] = { "smooth-refine", SETTING_COUNT, "N", "0", 0, 8, SMOOTHS, true, "auto: how often the step around the best is halved" },
+    [SET_SMOOTH_REDUCE] = { "smooth-reduce", SETTING_CHOICE, "geomean|max", "geomean", 0, 0, SMOOTHS, true,
+                            "how query heads that share a value head agree on a factor" },
+    [SET_SMOOTH_CLAMP] = { "smooth-clamp", SETTING_TEXT, "LOW", "1e-4", 0, 0, SMOOTHS, true,
+                           "least factor, relative to the geometric mean of its group; its inverse is the largest" },
+    [SET_SMOOTH_GROUPS] = { "smooth-groups", SETTING_TEXT, "KIND,...", NULL, 0, 0, SMOOTHS, true,
+                            "only these kinds: norm (N, N1), updown (U), relu (R), vo (V, VG), mla (M), gated (G); without it all" },
+    [SET_SMOOTH_MAP] = { "smooth-map", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS, true, "architecture map to use instead of those in configs/arch" },
+    [SET_FOLDING] = { "folding", SETTING_CHOICE, "on|off", "on", 0, 0, SMOOTHS, true,
+                      "off: change no layer before, store all factors beside the weights, to be applied at run time" },
+    [SET_SMOOTH_RUNTIME] = { "smooth-runtime", SETTING_FLAG, NULL, NULL, 0, 0, PLANS, true,
+                             "store factors beside weights whose scales cannot be folded into a layer before (.llmq output)" },
+    [SET_SMOOTH_RECIPE] = { "smooth-recipe", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS, true,
+                            "replay the migration of a recipe, without statistics" },
+    [SET_SMOOTH_RECIPE_OUT] = { "smooth-recipe-out", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS, false,
+                                "write the migration as a recipe (JSON, factors in FILE.safetensors)" },
+    [SET_SMOOTH_INC_JSON] = { "smooth-inc-json", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS, false,
+                              "write the factors and 8-bit scales of each linear layer with the fields of the reference's JSON" },
+    [SET_INVERSE] = { "inverse", SETTING_TEXT, "FILE", NULL, 0, 0, CMD_SMOOTH, false, "undo the migration of this recipe" },
+    [SET_NVFP4_SCALE] = { "nvfp4-scale", SETTING_CHOICE, "fused|tensor|none", "fused", 0, 0, SMOOTHS | CMD_BENCH, true,
                           "NVFP4 with a float scale of each matrix beside the scales of groups: q, k and v of a layer, and gate and up, have it in "
                           "common, or "
                           "each its own; or without (as llama.cpp's own quantiser)" },
@@ -59,9 +103,9 @@ const struct setting settings_table[SET_COUNT] = {
                         "NaN and Inf in a weight: refuse, set to 0, let Inf take the extreme code, or keep the tensor unquantised" },
     [SET_COMPRESS] = { "compress", SETTING_CHOICE, "none|default|max", "default", 0, 0, PLANS, true,
                        "none: all planes raw; default: scales and kept 16-bit tensors through zstd; max: the codes too" },
-    [SET_SPLIT_SIZE] = { "split-max-size", SETTING_BYTES, "SIZE", "0", 0, UINT64_MAX, PLANS | CMD_DEQUANTIZE, true,
+    [SET_SPLIT_SIZE] = { "split-max-size", SETTING_BYTES, "SIZE", "0", 0, UINT64_MAX, SMOOTHS | CMD_DEQUANTIZE, true,
                          "start a new output file before one grows beyond this size; 0: one file (safetensors: 5 GB)" },
-    [SET_ALIGN] = { "align", SETTING_BYTES, "SIZE", "4096", 64, 1 << 21, PLANS, true, "alignment of large raw planes, a power of two" },
+    [SET_ALIGN] = { "align", SETTING_BYTES, "SIZE", "4096", 64, 1 << 21, SMOOTHS, true, "alignment of large raw planes, a power of two" },
     [SET_MEASURE] = { "measure", SETTING_CHOICE, "on|off", "on", 0, 0, CMD_CONVERT, true, "measure the error of every tensor on the way" },
     [SET_DTYPE] = { "dtype", SETTING_CHOICE, "source|f32|bf16|f16", "source", 0, 0, CMD_DEQUANTIZE | CMD_EXTRACT, false,
                     "type of decoded tensors; source is the one each had before, F32 where that was F64 or F8" },
@@ -118,6 +162,24 @@ static bool is_choice(const char *choices, const char *text)
     return false;
 }
 
+/* Digits and a point, perhaps an exponent. */
+static bool parse_real(const char *text, double *out)
+{
+    char *end;
+    *out = strtod(text, &end);
+    return end != text && *end == '\0' && strspn(text, "0123456789.e-") == strlen(text) && *out < HUGE_VAL;
+}
+
+static enum status check_real(const struct setting *row, const char *text, struct err *err)
+{
+    double value;
+    if (!parse_real(text, &value)) return err_set(err, ERR_USAGE, "--%s '%s' is not a number", row->name, text);
+    if (value < (double)row->min || value > (double)row->max)
+        return err_set(err, ERR_USAGE, "--%s '%s' is not between %llu and %llu", row->name, text, (unsigned long long)row->min,
+                       (unsigned long long)row->max);
+    return OK;
+}
+
 static enum status check_number(const struct setting *row, const char *text, struct err *err)
 {
     uint64_t value;
@@ -137,6 +199,7 @@ static enum status check_number(const struct setting *row, const char *text, str
 static enum status check(const struct setting *row, const char *text, struct err *err)
 {
     if (row->type == SETTING_BYTES || row->type == SETTING_COUNT) return check_number(row, text, err);
+    if (row->type == SETTING_REAL) return check_real(row, text, err);
     if (row->type == SETTING_CHOICE && !is_choice(row->argument, text))
         return err_set(err, ERR_USAGE, "--%s '%s' is none of %s", row->name, text, row->argument);
     if (row->type == SETTING_FLAG && strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
@@ -312,6 +375,13 @@ uint64_t settings_number(const struct settings *settings, enum setting_id id)
     if (!settings_text(settings, id)) return 0;
     if (settings_table[id].type == SETTING_BYTES) parse_bytes(settings_text(settings, id), &value);
     else parse_count(settings_text(settings, id), &value);
+    return value;
+}
+
+double settings_real(const struct settings *settings, enum setting_id id)
+{
+    double value = 0.0;
+    if (settings_text(settings, id)) parse_real(settings_text(settings, id), &value);
     return value;
 }
 

@@ -29,7 +29,8 @@ enum command_bit {
     CMD_FORMATS = 1 << 7,
     CMD_BENCH = 1 << 8,
     CMD_STATS = 1 << 9,
-    CMD_ALL = (1 << 10) - 1
+    CMD_SMOOTH = 1 << 10,
+    CMD_ALL = (1 << 11) - 1
 };
 
 enum setting_id {
@@ -47,6 +48,29 @@ enum setting_id {
     SET_KEEP,
     SET_RECIPE,
     SET_IMATRIX,
+    SET_SMOOTH,
+    SET_ALPHA,
+    SET_SMOOTH_FAMILY,
+    SET_SMOOTH_STAT,
+    SET_SMOOTH_LOSS,
+    SET_SHARED_CRITERION,
+    SET_ALPHA_MIN,
+    SET_ALPHA_MAX,
+    SET_ALPHA_STEP,
+    SET_INIT_ALPHA,
+    SET_DO_BLOCKWISE,
+    SET_N_SAMPLES,
+    SET_SMOOTH_REFINE,
+    SET_SMOOTH_REDUCE,
+    SET_SMOOTH_CLAMP,
+    SET_SMOOTH_GROUPS,
+    SET_SMOOTH_MAP,
+    SET_FOLDING,
+    SET_SMOOTH_RUNTIME,
+    SET_SMOOTH_RECIPE,
+    SET_SMOOTH_RECIPE_OUT,
+    SET_SMOOTH_INC_JSON,
+    SET_INVERSE,
     SET_NVFP4_SCALE,
     SET_NO_FALLBACK,
     SET_ALLOW_REQUANTIZE,
@@ -71,14 +95,14 @@ enum setting_id {
     SET_COUNT
 };
 
-enum setting_type { SETTING_FLAG, SETTING_TEXT, SETTING_LIST, SETTING_CHOICE, SETTING_COUNT, SETTING_BYTES };
+enum setting_type { SETTING_FLAG, SETTING_TEXT, SETTING_LIST, SETTING_CHOICE, SETTING_COUNT, SETTING_BYTES, SETTING_REAL };
 
 struct setting {
     const char *name; /* without the dashes */
     enum setting_type type;
     const char *argument; /* placeholder in --help; for SETTING_CHOICE the choices: "none|default|max" */
     const char *preset; /* default as text; NULL: none */
-    uint64_t min, max; /* of SETTING_COUNT and SETTING_BYTES */
+    uint64_t min, max; /* of SETTING_COUNT, SETTING_BYTES and SETTING_REAL */
     uint32_t commands; /* who takes it */
     bool in_recipe; /* may stand in a recipe */
     const char *help; /* one sentence */
@@ -116,6 +140,7 @@ bool settings_given(const struct settings *settings, enum setting_id id);
 bool settings_flag(const struct settings *settings, enum setting_id id);
 const char *settings_text(const struct settings *settings, enum setting_id id); /* the default when not given */
 uint64_t settings_number(const struct settings *settings, enum setting_id id); /* COUNT and BYTES */
+double settings_real(const struct settings *settings, enum setting_id id); /* REAL */
 bool settings_is(const struct settings *settings, enum setting_id id, const char *choice);
 
 /* --nvfp4-scale as one matrix sees it, "tensor" or "none"; NULL: not given. */

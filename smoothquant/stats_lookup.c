@@ -232,40 +232,47 @@ size_t stats_lookup_next_unused(const struct stats_lookup *lookup, size_t after)
 
 /* ---- importance ------------------------------------------------------------------------------------------------------------------- */
 
+/* The sum of squares of channel j when its input is divided by its factor. */
+static double migrated(const double *sum2, const float *factors, uint64_t j)
+{
+    return factors ? sum2[j] / ((double)factors[j] * (double)factors[j]) : sum2[j];
+}
+
 /* Writes the weights of n channels; false for no importance. */
-static bool weigh(const double *sum2, uint64_t n, float *out)
+static bool weigh(const double *sum2, const float *factors, uint64_t n, float *out)
 {
     double most = 0.0, sum = 0.0;
-    for (uint64_t j = 0; j < n; j++) most = sum2[j] > most ? sum2[j] : most;
+    for (uint64_t j = 0; j < n; j++) most = migrated(sum2, factors, j) > most ? migrated(sum2, factors, j) : most;
     if (!(most > 0.0)) return false;
-    for (uint64_t j = 0; j < n; j++) sum += sum2[j] / most;
+    for (uint64_t j = 0; j < n; j++) sum += migrated(sum2, factors, j) / most;
     for (uint64_t j = 0; j < n; j++) {
-        float w = (float)(sum2[j] / most * (double)n / sum);
+        float w = (float)(migrated(sum2, factors, j) / most * (double)n / sum);
         out[j] = sum2[j] > 0.0 && w < 0x1p-126f ? 0x1p-126f : w;
     }
     return true;
 }
 
-static enum status weigh_matrix(struct stats_lookup *lookup, const char *name, uint64_t mat, struct importance *out, struct stats_slice *last,
-                                struct err *err)
+static enum status weigh_matrix(struct stats_lookup *lookup, const char *name, uint64_t mat, const float *factors, struct importance *out,
+                                struct stats_slice *last, struct err *err)
 {
     struct stats_slice slice;
     enum status status = stats_lookup_find(lookup, name, out->n_mat, mat, out->n_in, &slice, err);
     if (status != OK) return status;
     if (slice.how > out->how) out->how = slice.how;
-    bool is_same = mat > 0 && slice.entry && slice.entry == last->entry && slice.mat == last->mat && slice.first == last->first;
+    bool is_same = mat > 0 && !factors && slice.entry && slice.entry == last->entry && slice.mat == last->mat && slice.first == last->first;
     *last = slice;
     if (is_same) out->rows[mat] = out->rows[mat - 1];
     else if (slice.entry && slice.entry->values[STATS_SUM2] && !(slice.entry->counts && slice.entry->counts[slice.mat] == 0)) {
         float *row = out->memory + mat * out->n_in;
         const double *sum2 = slice.entry->values[STATS_SUM2] + slice.mat * slice.entry->n_in + slice.first;
-        out->rows[mat] = weigh(sum2, out->n_in, row) ? row : NULL;
+        out->rows[mat] = weigh(sum2, factors, out->n_in, row) ? row : NULL;
     }
     out->n_without += out->rows[mat] == NULL;
     return OK;
 }
 
-enum status stats_importance(struct stats_lookup *lookup, const char *name, uint64_t n_mat, uint64_t n_in, struct importance *out, struct err *err)
+enum status stats_importance_migrated(struct stats_lookup *lookup, const char *name, uint64_t n_mat, uint64_t n_in, const float *factors,
+                                      uint64_t n_sets, struct importance *out, struct err *err)
 {
     uint64_t n = 0, nbytes = 0;
     struct stats_slice last = { 0 };
@@ -276,8 +283,14 @@ enum status stats_importance(struct stats_lookup *lookup, const char *name, uint
     out->rows = calloc((size_t)n_mat + 1, sizeof *out->rows);
     if (!out->memory || !out->rows) return err_set(err, ERR_MEMORY, "out of memory for importance weights");
     enum status status = OK;
-    for (uint64_t m = 0; m < n_mat && status == OK; m++) status = weigh_matrix(lookup, name, m, out, &last, err);
+    for (uint64_t m = 0; m < n_mat && status == OK; m++)
+        status = weigh_matrix(lookup, name, m, factors && n_sets > 1 ? factors + m * n_in : factors, out, &last, err);
     return status;
+}
+
+enum status stats_importance(struct stats_lookup *lookup, const char *name, uint64_t n_mat, uint64_t n_in, struct importance *out, struct err *err)
+{
+    return stats_importance_migrated(lookup, name, n_mat, n_in, NULL, 0, out, err);
 }
 
 void importance_free(struct importance *importance)

@@ -63,6 +63,11 @@ struct importance {
 
 /* Fills *out, which importance_free frees, also after an error. ERR_DATA for a shape that does not fit. */
 enum status stats_importance(struct stats_lookup *lookup, const char *name, uint64_t n_mat, uint64_t n_in, struct importance *out, struct err *err);
+
+/* The same for inputs that migration divides by factors, n_in of them for all matrices (n_sets 1) or for each: from in_sum2_j / factor_j^2. NULL: as
+ * above. */
+enum status stats_importance_migrated(struct stats_lookup *lookup, const char *name, uint64_t n_mat, uint64_t n_in, const float *factors,
+                                      uint64_t n_sets, struct importance *out, struct err *err);
 void importance_free(struct importance *importance);
 
 #endif
