@@ -8,9 +8,13 @@ from cli_support import COMMANDS, CliTest, FORMATS, GGUF_FORMATS, TINY, read_byt
 
 COMMON = {"threads", "max-ram", "json", "quiet", "progress"}
 PLANS = {"in", "out", "format", "group-size", "scale-rule", "percentile", "scale-dtype", "rounding", "half-range", "rule", "keep", "recipe", "nonfinite", "compress", "split-max-size", "align", "force", "nvfp4-scale", "no-fallback", "allow-requantize", "gguf-file-type", "imatrix"}
+SMOOTHS = {"smooth", "alpha", "smooth-family", "smooth-stat", "smooth-loss", "shared-criterion", "alpha-min", "alpha-max", "alpha-step", "init-alpha", "do-blockwise", "n-samples", "smooth-refine",
+           "smooth-reduce", "smooth-clamp", "smooth-groups", "smooth-map", "folding", "smooth-recipe", "smooth-recipe-out", "smooth-inc-json"}
+TARGETS = {"in", "out", "format", "group-size", "scale-rule", "percentile", "scale-dtype", "rounding", "half-range", "rule", "keep", "recipe", "nvfp4-scale", "split-max-size", "align", "force"}
 OPTIONS = {
-    "convert": COMMON | PLANS | {"measure"},
-    "plan": COMMON | PLANS,
+    "convert": COMMON | PLANS | SMOOTHS | {"measure", "smooth-runtime"},
+    "plan": COMMON | PLANS | SMOOTHS | {"smooth-runtime"},
+    "smooth": COMMON | TARGETS | SMOOTHS | {"inverse"},
     "inspect": COMMON | {"tensors", "scan"},
     "verify": COMMON,
     "dequantize": COMMON | {"in", "out", "dtype", "split-max-size", "force"},
