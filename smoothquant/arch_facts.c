@@ -204,8 +204,16 @@ static bool holds(const struct arch *arch, const char *name, const char *text, u
     return fact && equals(fact, text);
 }
 
+static bool all_hold(const struct arch *arch, struct arch_at list, uint32_t layer)
+{
+    for (size_t i = 0; i < list.node->n_items; i++)
+        if (!arch_condition(arch, (struct arch_at){ list.doc, list.node->items[i] }, layer)) return false;
+    return true;
+}
+
 bool arch_condition(const struct arch *arch, struct arch_at condition, uint32_t layer)
 {
+    if (condition.node && condition.node->kind == YAML_SEQUENCE) return all_hold(arch, condition, layer);
     for (size_t i = 0; condition.node && i < condition.node->n_items; i++) {
         struct arch_at member = { condition.doc, condition.node->items[i] };
         const char *name = member.node->key;

@@ -371,9 +371,23 @@ static enum status read_claims(struct arch_map *map, struct err *err)
 
 /* ---- conditions, parts, groups ------------------------------------------------------------------------------------------------------- */
 
+static enum status check_condition(struct arch_map *map, struct arch_at at, bool needs_why, struct err *err);
+
+/* A list of conditions, which must all hold. */
+static enum status check_conditions(struct arch_map *map, struct arch_at list, struct err *err)
+{
+    enum status status = OK;
+    for (size_t i = 0; i < list.node->n_items && status == OK; i++) {
+        status = yaml_expect(list.doc, list.node->items[i], YAML_MAP, err);
+        if (status == OK) status = check_condition(map, item(list, i), false, err);
+    }
+    return status;
+}
+
 /* has and lacks name tensors, file is hf or gguf, why is text, all other members are facts. */
 static enum status check_condition(struct arch_map *map, struct arch_at at, bool needs_why, struct err *err)
 {
+    if (at.node && at.node->kind == YAML_SEQUENCE && !needs_why) return check_conditions(map, at, err);
     enum status status = at.node ? yaml_expect(at.doc, at.node, YAML_MAP, err) : OK;
     if (status == OK && needs_why && !inside(at, "why").node) return yaml_error(at.doc, at.node, err, "a reason to refuse a group needs 'why'");
     for (size_t i = 0; at.node && i < at.node->n_items && status == OK; i++) {
