@@ -11,7 +11,6 @@
 #include <math.h>
 
 #include "smoothquant/smooth_scale.h"
-#include "smoothquant/smooth_target.h"
 
 static struct err err;
 
