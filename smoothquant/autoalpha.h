@@ -9,6 +9,8 @@
  * Why this way: 8-bit weights and activations as in the original (qdq8.h), so that its results can be had again. What it sums up over samples it meant to
  * sum up: the original forgets all but the last sample.
  * Blockwise: a block's members share one alpha, judged on the block's output with all of them quantised at it.
+ * Order: outputs are sums of products in binary64 over inputs ascending, the bias last, rounded to binary32; losses are binary64 sums, outputs of a token
+ * ascending, tokens ascending, samples ascending.
  * Corner cases: alpha below 0 is s = 1; a group without statistics of its absorber is left out unless folding; a linear in no group stays as it is; a
  * start alpha that is not of the grid serves the first samples and is no candidate; a linear outside any block is its own block. Ties: first of the grid.
  * Reference: the project's smoothquant notes 1b, 6e.5, 6e.12. Worked number: 32 samples: alphas are chosen anew after 8, 16, 24 and 32.
@@ -68,6 +70,7 @@ struct autoalpha_settings {
     bool folding, do_blockwise;
     uint64_t n_samples; /* at most those of the model are used */
     double power; /* .5: as above; anything else: squares */
+    uint64_t max_ram; /* budget for keeping the factors of all alphas, see smooth_cache.h; 0: none. Without room they are made anew each time */
 };
 
 /* 0 .. 1 by .1, max, .5, no folding, layer by layer, 32 samples, .5: those of the original's configuration. */
