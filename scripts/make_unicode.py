@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
-"""make_unicode.py: writes smoothquant/unicode_table.c from the Unicode data of the Python that runs it.
+"""make_unicode.py: writes smoothquant/unicode_table.c from the Unicode data of the package unicodedata2, or of the Python that runs it.
 
 What it writes
   general categories as the first code point of each run of one category; combining classes the same way; canonical decompositions
   of one step, and the compositions that are not excluded. Hangul follows by arithmetic and is left out.
 
 How to run
-  python3.13 scripts/make_unicode.py > smoothquant/unicode_table.c        (Unicode 15.1)
+  pip install unicodedata2==16.0.0 && python3 scripts/make_unicode.py > smoothquant/unicode_table.c        (the version of Oniguruma in tokenizers)
 
 Worked number
   U+00E9 (e with acute) is a Ll and decomposes to U+0065 U+0301, which compose to it again.
 """
 import sys
-import unicodedata
+
+try:
+    import unicodedata2 as unicodedata
+except ImportError:
+    import unicodedata
 
 CATEGORIES = "Cn Cc Cf Co Cs Ll Lm Lo Lt Lu Mc Me Mn Nd Nl No Pc Pd Pe Pf Pi Po Ps Sc Sk Sm So Zl Zp Zs".split()
 HANGUL = range(0xAC00, 0xD7A4)

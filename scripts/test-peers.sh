@@ -86,7 +86,7 @@ if [ -z "$program" ]; then
     install_packages $BUILD_PACKAGES
     mkdir -p build-peers
     program=build-peers/llmq/llmq
-    { cmake -S . -B build-peers/llmq -DLLMQ_TESTS=OFF && cmake --build build-peers/llmq -j "$(nproc)" --target llmq; } >build-peers/build.log 2>&1 ||
+    { cmake -S . -B build-peers/llmq -DLLMQ_TESTS=OFF && cmake --build build-peers/llmq -j "$(nproc)" --target llmq llmq_tokenize; } >build-peers/build.log 2>&1 ||
         { cat build-peers/build.log; exit 1; }
 fi
 [ -x "$program" ] || { echo "test-peers.sh: no program at $program" >&2; exit 1; }

@@ -224,7 +224,10 @@ static enum status read_punctuation(const cJSON *tree, struct tokenizer *tokeniz
 
 static enum status read_whitespace(const cJSON *tree, struct tokenizer *tokenizer, int depth, struct err *err)
 {
-    static const char pattern[] = "\\w+|[^\\w\\s]+";
+    static const char pattern[] =
+        "[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}\\x{200c}\\x{200d}]+|"
+        "[^\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}\\x{200c}\\x{200d}\\s]"
+        "+";
     (void)tree;
     (void)depth;
     return step_add_cut(&tokenizer->cuts, pattern, sizeof pattern - 1, CUT_REMOVED, true, err);

@@ -156,9 +156,15 @@ static enum status take_property(struct parse *p, uint32_t *mask, bool *compleme
     return OK;
 }
 
-static uint32_t category_of_word(void)
+/* \w as Oniguruma has it: Alphabetic, marks, decimal digits, connectors, and six numbers of Latin-1. */
+static bool add_word(struct tokenizer_set *set)
 {
-    return unicode_category_mask("L", 1) | unicode_category_mask("M", 1) | unicode_category_mask("Nd", 2) | unicode_category_mask("Pc", 2);
+    static const uint32_t latin[][2] = { { 0xb2, 0xb3 }, { 0xb9, 0xb9 }, { 0xbc, 0xbe } };
+    bool added = tokenizer_set_add_categories(set, unicode_category_mask("L", 1) | unicode_category_mask("M", 1) | unicode_category_mask("Nd", 2) |
+                                                       unicode_category_mask("Nl", 2) | unicode_category_mask("Pc", 2));
+    for (unsigned i = 0; i < 3; i++) added = added && tokenizer_set_add(set, latin[i][0], latin[i][1]);
+    for (unsigned i = 0; i < UNICODE_CIRCLED_COUNT; i++) added = added && tokenizer_set_add(set, unicode_circled[i][0], unicode_circled[i][1]);
+    return added;
 }
 
 /* A named class into set; *is_class says whether there is one here. */
@@ -166,22 +172,20 @@ static enum status take_named(struct parse *p, struct tokenizer_set *set, bool *
 {
     struct tokenizer_set named = { 0 };
     uint32_t mask = 0;
-    bool complement = false, spaces = false;
-    *is_class = p->n - p->at >= 2 && p->text[p->at] == '\\' && strchr("pPsSdDwW", p->text[p->at + 1]) && p->text[p->at + 1] != '\0';
+    *is_class = p->n - p->at >= 2 && p->text[p->at] == '\\' && p->text[p->at + 1] != '\0' && strchr("pPsSdDwW", p->text[p->at + 1]);
     if (!*is_class) return OK;
-    const char c = p->text[p->at + 1];
-    if (c == 'p' || c == 'P') {
+    const char c = p->text[p->at + 1], lower = (char)(c | 0x20);
+    bool complement = c != lower;
+    if (lower == 'p') {
         enum status status = take_property(p, &mask, &complement);
         if (status != OK) return status;
     } else {
-        complement = c == 'S' || c == 'D' || c == 'W';
-        spaces = c == 's' || c == 'S';
-        mask = c == 'd' || c == 'D' ? unicode_category_mask("Nd", 2) : c == 'w' || c == 'W' ? category_of_word() : 0;
         p->at += 2;
     }
-    bool made =
-        (spaces ? tokenizer_set_add_spaces(&named) : tokenizer_set_add_categories(&named, mask)) && tokenizer_set_close_ranges(&named, complement);
-    made = made && tokenizer_set_add_set(set, &named);
+    bool made = lower == 's'   ? tokenizer_set_add_spaces(&named)
+                : lower == 'w' ? add_word(&named)
+                               : tokenizer_set_add_categories(&named, lower == 'd' ? unicode_category_mask("Nd", 2) : mask);
+    made = made && tokenizer_set_close_ranges(&named, complement) && tokenizer_set_add_set(set, &named);
     tokenizer_set_free(&named);
     return made ? OK : no_memory(p);
 }

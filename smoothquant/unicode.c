@@ -62,11 +62,21 @@ bool unicode_is_space(uint32_t code)
            code == 0x202f || code == 0x205f || code == 0x3000;
 }
 
+const uint32_t unicode_circled[UNICODE_CIRCLED_COUNT][2] = { { 0x24b6, 0x24e9 }, { 0x1f130, 0x1f149 }, { 0x1f150, 0x1f169 }, { 0x1f170, 0x1f189 } };
+
+static bool is_circled(uint32_t code)
+{
+    for (unsigned i = 0; i < UNICODE_CIRCLED_COUNT; i++)
+        if (code >= unicode_circled[i][0] && code <= unicode_circled[i][1]) return true;
+    return false;
+}
+
 bool unicode_is_word(uint32_t code)
 {
     if (code < 0x80) return (code >= '0' && code <= '9') || (code >= 'A' && code <= 'Z') || (code >= 'a' && code <= 'z') || code == '_';
-    return (unicode_category(code) &
-            (unicode_category_mask("L", 1) | unicode_category_mask("M", 1) | unicode_category_mask("Nd", 2) | unicode_category_mask("Pc", 2))) != 0;
+    const uint32_t mask = unicode_category_mask("L", 1) | unicode_category_mask("M", 1) | unicode_category_mask("Nd", 2) |
+                          unicode_category_mask("Nl", 2) | unicode_category_mask("Pc", 2);
+    return (unicode_category(code) & mask) != 0 || is_circled(code) || code == 0x200c || code == 0x200d;
 }
 
 /* ---- NFC -------------------------------------------------------------------------------------------------------------------------- */

@@ -1,10 +1,10 @@
 /* unicode.h: what tokenizers ask of Unicode: general categories, white space, and the canonical composition NFC.
  *
- *   category: a bit of a set of 30      \p{L} = Ll | Lm | Lo | Lt | Lu      \w = L | M | Nd | Pc      \s = White_Space
+ *   category: a bit of a set of 30      \p{L} = Ll | Lm | Lo | Lt | Lu      \w = Alphabetic | M | Nd | Pc      \s = White_Space
  *
  * Why this way: a class of a pattern is a set of categories, so they are bits. Tables are those of one stated version, whatever the machine has.
  * Corner cases: code points above 10FFFF do not occur; what Unicode has not assigned is Cn.
- * Reference: Unicode 15.1, UAX 15 (normal forms), UAX 44. Worked number: U+0065 U+0301 becomes U+00E9.
+ * Reference: Unicode 16.0, UAX 15 (normal forms), UAX 44. Worked number: U+0065 U+0301 becomes U+00E9.
  */
 #ifndef LLMQ_SMOOTHQUANT_UNICODE_H
 #define LLMQ_SMOOTHQUANT_UNICODE_H
@@ -45,7 +45,11 @@ uint32_t unicode_category(uint32_t code);
 bool unicode_category_run(size_t index, uint32_t *first, uint32_t *last, uint32_t *bit);
 
 bool unicode_is_space(uint32_t code); /* White_Space */
-bool unicode_is_word(uint32_t code); /* \w */
+bool unicode_is_word(uint32_t code); /* Alphabetic, a mark, a decimal digit, a connector, or a zero-width joiner: \w as UTS 18 has it */
+
+/* Alphabetic is L, Nl, marks, and these circled letters among the symbols. */
+#define UNICODE_CIRCLED_COUNT 4u
+extern const uint32_t unicode_circled[UNICODE_CIRCLED_COUNT][2];
 
 /* Appends the n bytes of well-formed UTF-8 in the normal form C. ERR_MEMORY when out is over its cap. */
 enum status unicode_nfc(const char *text, size_t n, struct text *out, struct err *err);
