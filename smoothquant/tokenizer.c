@@ -64,7 +64,7 @@ void tokenizer_close(struct tokenizer *tokenizer)
 
 /* ---- encoding --------------------------------------------------------------------------------------------------------------------- */
 
-struct encoding {
+struct tokenizer_run {
     const struct tokenizer *tokenizer;
     struct step_work normalizing, cutting;
     struct bpe_work bpe;
@@ -73,44 +73,44 @@ struct encoding {
 
 static enum status take_word(void *context, const char *text, size_t n, bool is_first, struct err *err)
 {
-    struct encoding *encoding = context;
+    struct tokenizer_run *run = context;
     (void)is_first;
-    return bpe_encode(&encoding->tokenizer->bpe, &encoding->bpe, text, n, &encoding->out, err);
+    return bpe_encode(&run->tokenizer->bpe, &run->bpe, text, n, &run->out, err);
 }
 
 /* A piece without any name in it: whole words. */
 static enum status take_plain(void *context, const char *text, size_t n, bool is_first, struct err *err)
 {
-    struct encoding *encoding = context;
-    return step_run(&encoding->tokenizer->cuts, &encoding->cutting, text, n, is_first, take_word, encoding, err);
+    struct tokenizer_run *run = context;
+    return step_run(&run->tokenizer->cuts, &run->cutting, text, n, is_first, take_word, run, err);
 }
 
 /* Gives what lies between the names of set to take and adds the names' ids. */
-static enum status part(struct encoding *encoding, const struct added_set *set, const char *text, size_t n, bool is_first, step_take *take,
+static enum status part(struct tokenizer_run *run, const struct added_set *set, const char *text, size_t n, bool is_first, step_take *take,
                         struct err *err)
 {
     struct added_match match;
     size_t used = 0, from = 0;
     enum status status = OK;
     while (status == OK && added_find(set, text, n, from, used, &match)) {
-        if (match.start > used) status = take(encoding, text + used, match.start - used, is_first && used == 0, err);
-        if (status == OK) status = id_list_add(&encoding->out, match.token->id, err);
+        if (match.start > used) status = take(run, text + used, match.start - used, is_first && used == 0, err);
+        if (status == OK) status = id_list_add(&run->out, match.token->id, err);
         used = match.end;
         from = match.next;
     }
-    return status == OK && used < n ? take(encoding, text + used, n - used, is_first && used == 0, err) : status;
+    return status == OK && used < n ? take(run, text + used, n - used, is_first && used == 0, err) : status;
 }
 
 static enum status take_normalized(void *context, const char *text, size_t n, bool is_first, struct err *err)
 {
-    struct encoding *encoding = context;
-    return part(encoding, &encoding->tokenizer->normalized, text, n, is_first, take_plain, err);
+    struct tokenizer_run *run = context;
+    return part(run, &run->tokenizer->normalized, text, n, is_first, take_plain, err);
 }
 
 static enum status take_raw(void *context, const char *text, size_t n, bool is_first, struct err *err)
 {
-    struct encoding *encoding = context;
-    return step_run(&encoding->tokenizer->normalizer, &encoding->normalizing, text, n, is_first, take_normalized, encoding, err);
+    struct tokenizer_run *run = context;
+    return step_run(&run->tokenizer->normalizer, &run->normalizing, text, n, is_first, take_normalized, run, err);
 }
 
 static enum status check_text(const char *text, size_t n, struct err *err)
@@ -122,37 +122,53 @@ static enum status check_text(const char *text, size_t n, struct err *err)
     return OK;
 }
 
-static void give_steps(struct encoding *encoding, size_t n)
+struct tokenizer_run *tokenizer_run_open(const struct tokenizer *tokenizer)
 {
-    const uint64_t steps = STEPS_BASE + STEPS_PER_BYTE * (uint64_t)n;
-    encoding->normalizing.pattern.steps = steps;
-    encoding->cutting.pattern.steps = steps;
+    struct tokenizer_run *run = calloc(1, sizeof *run);
+    if (run) run->tokenizer = tokenizer;
+    return run;
+}
+
+void tokenizer_run_close(struct tokenizer_run *run)
+{
+    if (!run) return;
+    step_work_free(&run->normalizing);
+    step_work_free(&run->cutting);
+    bpe_work_free(&run->bpe);
+    free(run->out.ids);
+    free(run);
+}
+
+enum status tokenizer_run_encode(struct tokenizer_run *run, const char *text, size_t n, bool with_bos, const int32_t **ids, size_t *n_ids,
+                                 struct err *err)
+{
+    const struct tokenizer *tokenizer = run->tokenizer;
+    run->out.n = 0;
+    run->normalizing.pattern.steps = run->cutting.pattern.steps = STEPS_BASE + STEPS_PER_BYTE * (uint64_t)n;
+    enum status status = check_text(text, n, err);
+    for (size_t i = 0; with_bos && i < tokenizer->n_front && status == OK; i++) status = id_list_add(&run->out, tokenizer->front[i], err);
+    if (status == OK) status = part(run, &tokenizer->raw, text, n, true, take_raw, err);
+    *ids = status == OK ? run->out.ids : NULL;
+    *n_ids = status == OK ? run->out.n : 0;
+    return status;
 }
 
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n, bool with_bos, int32_t **ids, size_t *n_ids,
                              struct err *err)
 {
-    struct encoding encoding = { .tokenizer = tokenizer };
+    const int32_t *made = NULL;
     *ids = NULL;
     *n_ids = 0;
-    enum status status = check_text(text, n, err);
-    give_steps(&encoding, n);
-    for (size_t i = 0; with_bos && i < tokenizer->n_front && status == OK; i++) status = id_list_add(&encoding.out, tokenizer->front[i], err);
-    if (status == OK) status = part(&encoding, &tokenizer->raw, text, n, true, take_raw, err);
-    step_work_free(&encoding.normalizing);
-    step_work_free(&encoding.cutting);
-    bpe_work_free(&encoding.bpe);
-    if (status == OK && !encoding.out.ids) {
-        encoding.out.ids = malloc(sizeof *encoding.out.ids);
-        if (!encoding.out.ids) status = err_set(err, ERR_MEMORY, "out of memory for tokens");
+    struct tokenizer_run *run = tokenizer_run_open(tokenizer);
+    enum status status = run ? tokenizer_run_encode(run, text, n, with_bos, &made, n_ids, err) : err_set(err, ERR_MEMORY, "out of memory for tokens");
+    if (status == OK) {
+        *ids = run->out.ids;
+        run->out.ids = NULL;
     }
-    if (status != OK) {
-        free(encoding.out.ids);
-        return status;
-    }
-    *ids = encoding.out.ids;
-    *n_ids = encoding.out.n;
-    return OK;
+    tokenizer_run_close(run);
+    if (status != OK || *ids) return status;
+    *ids = malloc(sizeof **ids);
+    return *ids ? OK : err_set(err, ERR_MEMORY, "out of memory for tokens");
 }
 
 static enum status take_text(void *context, const char *text, size_t n, bool is_first, struct err *err)

@@ -55,6 +55,15 @@ void tokenizer_close(struct tokenizer *tokenizer); /* NULL allowed */
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n, bool with_bos, int32_t **ids, size_t *n_ids,
                              struct err *err);
 
+/* The same for many texts, by one thread: keeps its memory and the words it has met. NULL when out of memory. */
+struct tokenizer_run;
+struct tokenizer_run *tokenizer_run_open(const struct tokenizer *tokenizer);
+void tokenizer_run_close(struct tokenizer_run *run); /* NULL allowed */
+
+/* *ids belong to the run and live until its next text. */
+enum status tokenizer_run_encode(struct tokenizer_run *run, const char *text, size_t n, bool with_bos, const int32_t **ids, size_t *n_ids,
+                                 struct err *err);
+
 /* True when the model wants tokens in front of a text. */
 bool tokenizer_adds_bos(const struct tokenizer *tokenizer);
 

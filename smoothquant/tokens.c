@@ -376,23 +376,20 @@ enum status tokens_read_ids(const struct io_calls *io, const char *path, uint32_
 
 struct reading {
     struct building b;
-    const struct tokenizer *tokenizer;
+    struct tokenizer_run *run;
 };
 
 static enum status add_text(struct reading *r, const char *text, size_t n)
 {
-    int32_t *ids = NULL;
+    const int32_t *ids = NULL;
     size_t n_ids = 0;
     if (n == 0) return OK;
-    enum status status = tokenizer_encode(r->tokenizer, text, n, true, &ids, &n_ids, r->b.err);
+    enum status status = tokenizer_run_encode(r->run, text, n, true, &ids, &n_ids, r->b.err);
     if (status == OK) status = make_ids(&r->b, n_ids);
-    if (status == OK) {
-        if (n_ids) memcpy(r->b.docs.ids + r->b.n_ids, ids, n_ids * sizeof *ids);
-        r->b.n_ids += n_ids;
-        status = end_document(&r->b, n);
-    }
-    free(ids);
-    return status;
+    if (status != OK) return status;
+    if (n_ids) memcpy(r->b.docs.ids + r->b.n_ids, ids, n_ids * sizeof *ids);
+    r->b.n_ids += n_ids;
+    return end_document(&r->b, n);
 }
 
 static const struct json_limits item_limits = { .max_depth = 64, .max_values = 1u << 20 };
@@ -465,15 +462,16 @@ static enum status divide(struct reading *r, const char *path, const char *text,
 
 enum status tokens_read_text(const struct io_calls *io, const char *path, const struct tokenizer *tokenizer, struct token_docs *out, struct err *err)
 {
-    struct reading r = { .b = { .err = err }, .tokenizer = tokenizer };
+    struct reading r = { .b = { .err = err }, .run = tokenizer_run_open(tokenizer) };
     char *text = NULL;
     size_t n = 0;
     *out = (struct token_docs){ 0 };
-    enum status status = file_slurp(io, path, TOKENS_TEXT_MAX, &text, &n, err);
+    enum status status = r.run ? file_slurp(io, path, TOKENS_TEXT_MAX, &text, &n, err) : no_memory(&r.b);
     if (status == OK) {
         status = divide(&r, path, text, n);
         if (status != OK) err_wrap(err, status, "'%s'", shown_path(path).text);
     }
     free(text);
+    tokenizer_run_close(r.run);
     return finish(&r.b, status, path, "text", out);
 }
