@@ -17,7 +17,7 @@
 #define SMOOTHS (PLANS | CMD_SMOOTH)
 
 const struct setting settings_table[SET_COUNT] = {
-    [SET_IN] = { "in", SETTING_TEXT, "PATH", NULL, 0, 0, SMOOTHS | CMD_DEQUANTIZE | CMD_COMPARE, false,
+    [SET_IN] = { "in", SETTING_TEXT, "PATH", NULL, 0, 0, SMOOTHS | CMD_SWEEP | CMD_DEQUANTIZE | CMD_COMPARE, false,
                  "model to read: a .safetensors, .llmq or .gguf file, a model.safetensors.index.json, or a model folder" },
     [SET_OUT] = { "out", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | WRITES, false,
                   "output: convert writes a .llmq file, or a .gguf file when the model came from one (without it NAME.FORMAT.llmq in the current "
@@ -31,20 +31,21 @@ const struct setting settings_table[SET_COUNT] = {
                          "how scales are chosen: absmax, mse for integers, floats and codebooks; minmax, percentile, mse-hist, histogram-pro, 3sd, "
                          "kl-j (a range is observed), tqt, lsq, pact (the scale is learned) for integers; floor, even, ceil, rceil, search for MX; "
                          "floor, search for block floating point; reference (ggml's bytes) or mse for GGUF's types" },
-    [SET_PERCENTILE] = { "percentile", SETTING_TEXT, "P", NULL, 0, 0, SMOOTHS | CMD_BENCH, true,
+    [SET_PERCENTILE] = { "percentile", SETTING_TEXT, "P", NULL, 0, 0, SMOOTHS | CMD_SWEEP | CMD_BENCH, true,
                          "share of the weights, 0 to 100, that scale rule percentile keeps in range (99.99 without it)" },
-    [SET_SCALE_DTYPE] = { "scale-dtype", SETTING_TEXT, "bf16|f16|f32", NULL, 0, 0, SMOOTHS | CMD_BENCH, true,
+    [SET_SCALE_DTYPE] = { "scale-dtype", SETTING_TEXT, "bf16|f16|f32", NULL, 0, 0, SMOOTHS | CMD_SWEEP | CMD_BENCH, true,
                           "type of the stored scales of integers, floats and codebooks" },
-    [SET_ROUNDING] = { "rounding", SETTING_CHOICE, "nearest-even|away|up|truncate", "nearest-even", 0, 0, SMOOTHS | CMD_BENCH, true,
+    [SET_ROUNDING] = { "rounding", SETTING_CHOICE, "nearest-even|away|up|truncate", "nearest-even", 0, 0, SMOOTHS | CMD_SWEEP | CMD_BENCH, true,
                        "rounding of the codes" },
-    [SET_HALF_RANGE] = { "half-range", SETTING_CHOICE, "half|int_max", "half", 0, 0, SMOOTHS | CMD_BENCH, true,
+    [SET_HALF_RANGE] = { "half-range", SETTING_CHOICE, "half|int_max", "half", 0, 0, SMOOTHS | CMD_SWEEP | CMD_BENCH, true,
                          "largest weight of a group of symmetric integers: half a code beyond the largest code, or on it" },
-    [SET_RULE] = { "rule", SETTING_LIST, "PATTERN=FORMAT", NULL, 0, 0, SMOOTHS, false,
+    [SET_RULE] = { "rule", SETTING_LIST, "PATTERN=FORMAT", NULL, 0, 0, SMOOTHS | CMD_SWEEP, false,
                    "format for the tensors that match: an exact name, a glob, re:REGEX or role:ROLE; FORMAT may be keep; may be repeated, the first "
                    "match wins" },
-    [SET_KEEP] = { "keep", SETTING_LIST, "PATTERN", NULL, 0, 0, SMOOTHS, false, "keep the tensors that match bit for bit; may be repeated" },
-    [SET_RECIPE] = { "recipe", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS, false, "YAML file with settings and rules" },
-    [SET_IMATRIX] = { "imatrix", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS, true,
+    [SET_KEEP] = { "keep", SETTING_LIST, "PATTERN", NULL, 0, 0, SMOOTHS | CMD_SWEEP, false,
+                   "keep the tensors that match bit for bit; may be repeated" },
+    [SET_RECIPE] = { "recipe", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS | CMD_SWEEP, false, "YAML file with settings and rules" },
+    [SET_IMATRIX] = { "imatrix", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS | CMD_SWEEP, true,
                       "activation statistics (llama.cpp's imatrix, .dat or .gguf, or llmq's own) that weigh the errors of weights where scales are "
                       "searched" },
     [SET_SMOOTH] = { "smooth", SETTING_TEXT, "FILE|gain", NULL, 0, 0, SMOOTHS, true,
@@ -89,23 +90,23 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_SMOOTH_INC_JSON] = { "smooth-inc-json", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS, false,
                               "write the factors and 8-bit scales of each linear layer with the fields of the reference's JSON" },
     [SET_INVERSE] = { "inverse", SETTING_TEXT, "FILE", NULL, 0, 0, CMD_SMOOTH, false, "undo the migration of this recipe" },
-    [SET_NVFP4_SCALE] = { "nvfp4-scale", SETTING_CHOICE, "fused|tensor|none", "fused", 0, 0, SMOOTHS | CMD_BENCH, true,
+    [SET_NVFP4_SCALE] = { "nvfp4-scale", SETTING_CHOICE, "fused|tensor|none", "fused", 0, 0, SMOOTHS | CMD_SWEEP | CMD_BENCH, true,
                           "NVFP4 with a float scale of each matrix beside the scales of groups: q, k and v of a layer, and gate and up, have it in "
                           "common, or "
                           "each its own; or without (as llama.cpp's own quantiser)" },
-    [SET_NO_FALLBACK] = { "no-fallback", SETTING_FLAG, NULL, NULL, 0, 0, PLANS, true,
+    [SET_NO_FALLBACK] = { "no-fallback", SETTING_FLAG, NULL, NULL, 0, 0, PLANS | CMD_SWEEP, true,
                           "refuse, instead of naming another format, where a row is no multiple of the format's block" },
-    [SET_ALLOW_REQUANTIZE] = { "allow-requantize", SETTING_FLAG, NULL, NULL, 0, 0, PLANS, true,
+    [SET_ALLOW_REQUANTIZE] = { "allow-requantize", SETTING_FLAG, NULL, NULL, 0, 0, PLANS | CMD_SWEEP, true,
                                "quantise tensors again that are quantised already, to another format" },
     [SET_FILE_TYPE] = { "gguf-file-type", SETTING_COUNT, "N", NULL, 0, 1023, PLANS, true,
                         "GGUF output: the number in general.file_type; without it that of the type most weights have" },
-    [SET_NONFINITE] = { "nonfinite", SETTING_CHOICE, "error|zero|clamp|keep", "error", 0, 0, PLANS, true,
+    [SET_NONFINITE] = { "nonfinite", SETTING_CHOICE, "error|zero|clamp|keep", "error", 0, 0, PLANS | CMD_SWEEP, true,
                         "NaN and Inf in a weight: refuse, set to 0, let Inf take the extreme code, or keep the tensor unquantised" },
     [SET_COMPRESS] = { "compress", SETTING_CHOICE, "none|default|max", "default", 0, 0, PLANS, true,
                        "none: all planes raw; default: scales and kept 16-bit tensors through zstd; max: the codes too" },
     [SET_SPLIT_SIZE] = { "split-max-size", SETTING_BYTES, "SIZE", "0", 0, UINT64_MAX, SMOOTHS | CMD_DEQUANTIZE, true,
                          "start a new output file before one grows beyond this size; 0: one file (safetensors: 5 GB)" },
-    [SET_ALIGN] = { "align", SETTING_BYTES, "SIZE", "4096", 64, 1 << 21, SMOOTHS, true, "alignment of large raw planes, a power of two" },
+    [SET_ALIGN] = { "align", SETTING_BYTES, "SIZE", "4096", 64, 1 << 21, SMOOTHS | CMD_SWEEP, true, "alignment of large raw planes, a power of two" },
     [SET_MEASURE] = { "measure", SETTING_CHOICE, "on|off", "on", 0, 0, CMD_CONVERT, true, "measure the error of every tensor on the way" },
     [SET_DTYPE] = { "dtype", SETTING_CHOICE, "source|f32|bf16|f16", "source", 0, 0, CMD_DEQUANTIZE | CMD_EXTRACT, false,
                     "type of decoded tensors; source is the one each had before, F32 where that was F64 or F8" },
@@ -119,18 +120,54 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_THREADS] = { "threads", SETTING_COUNT, "N", "0", 0, 1024, CMD_ALL, true, "worker threads; 0: one per processor" },
     [SET_MAX_RAM] = { "max-ram", SETTING_BYTES, "SIZE", "32M", 8u << 20, UINT64_MAX, CMD_ALL, true,
                       "memory to stay under, besides the index of tensors; at least 8M" },
-    [SET_FORCE] = { "force", SETTING_FLAG, NULL, NULL, 0, 0, PLANS | WRITES, false, "replace an existing output" },
-    [SET_JSON] = { "json", SETTING_FLAG, NULL, NULL, 0, 0, CMD_ALL, false, "results as one JSON object on stdout" },
+    [SET_FORCE] = { "force", SETTING_FLAG, NULL, NULL, 0, 0, PLANS | CMD_SWEEP | WRITES, false, "replace an existing output" },
+    [SET_JSON] = { "json", SETTING_FLAG, NULL, NULL, 0, 0, CMD_ALL & ~CMD_SWEEP, false, "results as one JSON object on stdout" },
     [SET_QUIET] = { "quiet", SETTING_FLAG, NULL, NULL, 0, 0, CMD_ALL, false, "no progress, no notes" },
     [SET_PROGRESS] = { "progress", SETTING_CHOICE, "auto|bar|plain|jsonl|none", "auto", 0, 0, CMD_ALL, false,
                        "how progress is shown on stderr; auto: a bar on a terminal, plain lines elsewhere" },
+    [SET_FORMATS] = { "formats", SETTING_TEXT, "A,B,...", NULL, 0, 0, CMD_SWEEP, false,
+                      "formats to compare, each with parameters inline if wanted: int4,mxfp4,nf4:scale=f16" },
+    [SET_GROUP_SIZES] = { "group-sizes", SETTING_TEXT, "N,M,...", NULL, 0, 0, CMD_SWEEP, false,
+                          "group sizes for each format: numbers, channel, tensor, 128x128; without it each format's own" },
+    [SET_SCALE_RULES] = { "scale-rules", SETTING_TEXT, "A,B,...", NULL, 0, 0, CMD_SWEEP, false,
+                          "scale rules for each; without it each format's own" },
+    [SET_ALPHAS] = { "alphas", SETTING_TEXT, "A,B,...", NULL, 0, 0, CMD_SWEEP, false, "strengths of smoothing for each, 0 to 1; 0 is none" },
+    [SET_TENSORS_OF] = { "tensors", SETTING_TEXT, "PATTERN", NULL, 0, 0, CMD_SWEEP, false,
+                         "measure only the tensors that match: an exact name, a glob, re:REGEX or role:ROLE" },
+    [SET_SAMPLE] = { "sample", SETTING_TEXT, "SHARE", NULL, 0, 0, CMD_SWEEP, false,
+                     "measure this share of the tiles of each tensor, always the same ones: 0.1 is a tenth; hashes are left out" },
+    [SET_HISTOGRAM] = { "histogram", SETTING_TEXT, "TENSOR", NULL, 0, 0, CMD_SWEEP, false,
+                        "tensor whose codes and scales the report counts; without it the one with most of the error" },
+    [SET_REPORT] = { "report", SETTING_TEXT, "FILE", NULL, 0, 0, CMD_SWEEP, false, "write the results as one HTML file" },
+    [SET_CSV] = { "csv", SETTING_TEXT, "FILE", NULL, 0, 0, CMD_SWEEP, false,
+                  "write the results as CSV, a row a tensor, role and total; - is stdout" },
+    [SET_SWEEP_JSON] = { "json", SETTING_TEXT, "FILE", NULL, 0, 0, CMD_SWEEP, false, "write the same rows as JSON; - is stdout" },
+    [SET_RESUME] = { "resume", SETTING_FLAG, NULL, NULL, 0, 0, CMD_SWEEP, false,
+                     "go on with a run that was interrupted; without it one that fits is gone on with, too, and another begun anew" },
+    [SET_HASHES] = { "hashes", SETTING_FLAG, NULL, NULL, 0, 0, CMD_INSPECT, false,
+                     "with --json: read all tensors for the hash of their codes and scales, as sweep lists it" },
+    [SET_TARGET_BPW] = { "target-bpw", SETTING_TEXT, "BITS", NULL, 0, 0, PLANS, false,
+                         "choose a format for each linear layer, so that the file has at most so many bits for each weight of the model and the "
+                         "error is least" },
+    [SET_TARGET_SIZE] = { "target-size", SETTING_BYTES, "SIZE", NULL, 1, UINT64_MAX, PLANS, false, "the same with the size of the file: 4.2G" },
+    [SET_CANDIDATES] = { "candidates", SETTING_TEXT, "A,B,...", "int3,int4,mxfp4,int8", 0, 0, PLANS, false,
+                         "formats to choose from under --target-bpw or --target-size" },
+    [SET_FREE_FUSED] = { "free-fused", SETTING_FLAG, NULL, NULL, 0, 0, PLANS, false,
+                         "let q, k and v of a layer, or gate and up, have different formats under --target-bpw or --target-size" },
+    [SET_RECIPE_OUT] = { "recipe-out", SETTING_TEXT, "FILE", NULL, 0, 0, PLANS, false, "write what was chosen as a recipe for --recipe" },
 };
 
-static const struct setting *find(const char *name, size_t nbytes)
+/* The row of this name that one of the commands takes; without such a row one of another command. */
+static const struct setting *find(const char *name, size_t nbytes, uint32_t commands)
 {
-    for (size_t i = 0; i < SET_COUNT; i++)
-        if (strlen(settings_table[i].name) == nbytes && memcmp(settings_table[i].name, name, nbytes) == 0) return &settings_table[i];
-    return NULL;
+    const struct setting *other = NULL;
+    for (size_t i = 0; i < SET_COUNT; i++) {
+        const struct setting *row = &settings_table[i];
+        if (strlen(row->name) != nbytes || memcmp(row->name, name, nbytes) != 0) continue;
+        if (row->commands & commands) return row;
+        other = row;
+    }
+    return other;
 }
 
 /* ---- values --------------------------------------------------------------------------------------------------------------------- */
@@ -290,7 +327,7 @@ static enum status parse_option(struct settings *settings, uint32_t command, int
 {
     const char *name = argv[*i] + 2, *equals = strchr(name, '=');
     size_t nbytes = equals ? (size_t)(equals - name) : strlen(name);
-    const struct setting *row = find(name, nbytes);
+    const struct setting *row = find(name, nbytes, command);
     if (!row) return unknown_option(name, nbytes, command, err);
     if (!(row->commands & command)) return err_set(err, ERR_USAGE, "option --%s does not belong to this command", row->name);
     if (row->type == SETTING_FLAG) {
@@ -321,7 +358,7 @@ enum status settings_parse(struct settings *settings, uint32_t command, int argc
 
 enum status settings_set_from_recipe(struct settings *settings, const char *name, const char *text, struct err *err)
 {
-    const struct setting *row = find(name, strlen(name));
+    const struct setting *row = find(name, strlen(name), CMD_ALL);
     if (!row || !row->in_recipe) return err_set(err, ERR_USAGE, "'%s' is no setting of a recipe", name);
     enum status status = check(row, text, err);
     if (status) return status;

@@ -30,7 +30,8 @@ enum command_bit {
     CMD_BENCH = 1 << 8,
     CMD_STATS = 1 << 9,
     CMD_SMOOTH = 1 << 10,
-    CMD_ALL = (1 << 11) - 1
+    CMD_SWEEP = 1 << 16,
+    CMD_ALL = ((1 << 11) - 1) | CMD_SWEEP
 };
 
 enum setting_id {
@@ -92,6 +93,23 @@ enum setting_id {
     SET_JSON,
     SET_QUIET,
     SET_PROGRESS,
+    SET_FORMATS,
+    SET_GROUP_SIZES,
+    SET_SCALE_RULES,
+    SET_ALPHAS,
+    SET_TENSORS_OF,
+    SET_SAMPLE,
+    SET_HISTOGRAM,
+    SET_REPORT,
+    SET_CSV,
+    SET_SWEEP_JSON,
+    SET_RESUME,
+    SET_HASHES,
+    SET_TARGET_BPW,
+    SET_TARGET_SIZE,
+    SET_CANDIDATES,
+    SET_FREE_FUSED,
+    SET_RECIPE_OUT,
     SET_COUNT
 };
 
