@@ -41,6 +41,7 @@ enum status cmd_extract(struct app *app, struct err *err);
 enum status cmd_formats(struct app *app, struct err *err);
 enum status cmd_bench(struct app *app, struct err *err);
 enum status cmd_stats(struct app *app, struct err *err);
+enum status cmd_sweep(struct app *app, struct err *err);
 enum status cmd_smooth(struct app *app, struct err *err);
 
 #endif

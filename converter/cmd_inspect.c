@@ -12,6 +12,7 @@
 #include "container/gguf.h"
 #include "container/llmq_read.h"
 #include "converter/app.h"
+#include "converter/plane_hash.h"
 #include "converter/print.h"
 #include "converter/progress.h"
 #include "converter/roles.h"
@@ -22,6 +23,7 @@ struct inspection {
     struct container *container;
     struct roles *roles; /* NULL for containers that know the roles */
     struct scan *scans; /* NULL without --scan */
+    struct digest128 *hashes; /* NULL without --hashes */
 };
 
 static const char *role_of(const struct inspection *in, size_t i)
@@ -146,6 +148,11 @@ static void json_tensor(const struct inspection *in, size_t i)
     printf(",\"nbytes\":%llu", (unsigned long long)tensor->stored_nbytes);
     if (llmq_is(in->container)) json_quantised(llmq_entry_of(in->container, i));
     if (in->scans && in->scans[i].n_weights) json_scan(&in->scans[i]);
+    if (in->hashes) {
+        char hash[DIGEST128_HEX];
+        digest128_hex(&in->hashes[i], hash);
+        printf(",\"hash\":\"%s\"", hash);
+    }
     printf("}");
 }
 
@@ -194,6 +201,15 @@ static enum status run_scan(struct inspection *in, struct err *err)
     return scan_model(in->app, in->container, NULL, (unsigned)workers, in->scans, err);
 }
 
+static enum status run_hashes(struct inspection *in, struct err *err)
+{
+    enum status status = OK;
+    in->hashes = calloc(in->container->n_tensors + 1, sizeof *in->hashes);
+    if (!in->hashes) return err_set(err, ERR_MEMORY, "out of memory");
+    for (size_t i = 0; i < in->container->n_tensors && !status; i++) status = plane_hash(in->container, i, &in->hashes[i], err);
+    return status;
+}
+
 static enum status inspect_opened(struct inspection *in, struct err *err)
 {
     enum status status = OK;
@@ -203,6 +219,7 @@ static enum status inspect_opened(struct inspection *in, struct err *err)
     if (!status && path) status = roles_open(in->app->io, path, &in->roles, err);
     free(path);
     if (!status && settings_flag(&in->app->settings, SET_SCAN)) status = run_scan(in, err);
+    if (!status && settings_flag(&in->app->settings, SET_HASHES)) status = run_hashes(in, err);
     if (status) return status;
     if (settings_flag(&in->app->settings, SET_JSON)) print_json(in);
     else print_text(in);
@@ -217,6 +234,7 @@ enum status cmd_inspect(struct app *app, struct err *err)
     if (status) return status;
     status = inspect_opened(&in, err);
     free(in.scans);
+    free(in.hashes);
     roles_close(in.roles);
     container_close(in.container);
     return status;

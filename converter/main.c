@@ -30,6 +30,8 @@ static const struct command commands[] = {
     { "plan", CMD_PLAN, cmd_plan, "--in MODEL --format FORMAT [options]", "say what convert would do: every tensor, every byte, RAM and disk" },
     { "smooth", CMD_SMOOTH, cmd_smooth, "--in MODEL --smooth FILE --out DIR|FILE [--smooth-recipe-out R.json] | --inverse R.json",
       "scale channels into the layers before, without quantising" },
+    { "sweep", CMD_SWEEP, cmd_sweep, "--in MODEL --formats A,B [--group-sizes N,M] [--csv FILE] [options]",
+      "measure a model in many formats and group sizes in one read" },
     { "inspect", CMD_INSPECT, cmd_inspect, "MODEL [--tensors] [--scan] [--json]", "show what a model or container holds" },
     { "verify", CMD_VERIFY, cmd_verify, "FILE.llmq", "check every byte of a container against its checksums" },
     { "dequantize", CMD_DEQUANTIZE, cmd_dequantize, "--in FILE.llmq --out FILE.safetensors|DIR [--dtype TYPE]", "decode a container to safetensors" },

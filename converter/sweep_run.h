@@ -1,0 +1,187 @@
+/* sweep_run.h: the state of a sweep, shared by its parts: what is read (streams), what it goes through (lanes), what comes of it (cells).
+ *
+ *   lanes[v].cells[t]   variant v, tensor t: how it is coded, and its results        streams[s]   a tensor under one cut into tiles
+ *
+ * Why this way: a cell is small, so that thousands of tensors by dozens of variants fit; what a plan says of a tensor beyond it is forgotten.
+ * Corner cases: a tensor has one stream, and further ones where variants cut its long rows differently; the source itself counts as one more lane, whose
+ * tiles are those of a kept tensor.
+ * Reference: sweep.h. Worked number: 20 variants by 300 tensors: 6000 cells of 160 bytes.
+ */
+#ifndef LLMQ_CONVERTER_SWEEP_RUN_H
+#define LLMQ_CONVERTER_SWEEP_RUN_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/digest.h"
+#include "base/pool.h"
+#include "container/container.h"
+#include "converter/app.h"
+#include "converter/plan.h"
+#include "converter/progress.h"
+#include "converter/sweep.h"
+#include "layout/codec.h"
+#include "number/choose.h"
+
+/* What is summed of one tensor, or of one of its tiles. */
+struct sweep_sums {
+    struct measure measure;
+    double sum_wxx, sum_wdd;
+    uint64_t n_clipped;
+};
+
+/* A tensor in a lane. */
+struct sweep_cell {
+    const struct quant *quant; /* NULL: kept, or moved as it is */
+    const char *format; /* name to show; static */
+    uint64_t plane_nbytes;
+    size_t fused_next; /* ring of tensors that share scales of matrices */
+    uint32_t stream;
+    bool spans, heeds;
+    struct sweep_sums sums;
+    struct digest128 digest;
+};
+
+/* Codes that end a format's range, and half the last step there, in units of the scale. */
+struct sweep_ends {
+    bool known;
+    uint16_t high, low;
+    float high_half, low_half;
+};
+
+/* A quant that some cell has, and what was worked out of it. */
+struct sweep_quant {
+    struct quant quant;
+    struct sweep_ends ends;
+    struct sweep_quant *next;
+};
+
+struct sweep_lane {
+    size_t variant;
+    struct sweep_cell *cells; /* one a tensor */
+    struct sweep_quant *quants;
+    struct group_scale **given; /* per tensor, while it is worked on: scales of groups over several tiles */
+    float **tensor_scales;
+    uint64_t file_nbytes;
+    struct digest_stream *stream;
+    atomic_bool failed; /* set in ticket order, read at any time */
+    char failure[256];
+};
+
+struct sweep_item {
+    char *name; /* in the table's texts */
+    const char *role;
+    uint32_t layer;
+    bool wanted; /* has rows */
+    bool observed; /* scales of matrices of some wanted tensor depend on it */
+    bool carried; /* quantised in the source, and in some lane it stays so */
+    bool done; /* of an earlier run */
+    struct shape shape;
+    uint32_t first_stream, n_streams, source_stream;
+    struct importance importance; /* n_mat 0: none */
+    struct digest128 source_digest;
+};
+
+struct sweep_stream {
+    size_t item;
+    struct plane geometry; /* bits of what tile_read delivers */
+    uint64_t n_tiles; /* that are read */
+    bool coded; /* some lane quantises it */
+};
+
+struct sweep_part {
+    struct sweep_sums sums;
+    struct digest128 digest;
+    struct codec_fault fault;
+};
+
+struct sweep_worker {
+    uint8_t *source, *planes;
+    float *x, *y;
+    struct codec_scratch scratch;
+    struct sweep_part *parts; /* one a lane */
+    struct digest128 source_digest;
+    struct digest_stream *stream;
+    struct error_total *errors; /* of the watches, one behind the other */
+    struct learn_part *learnt;
+    size_t *n_errors;
+};
+
+struct sweep {
+    struct app *app;
+    const struct sweep_spec *spec;
+    struct sweep_table *table;
+    struct container *container;
+    struct roles *roles;
+    struct sweep_item *items;
+    size_t n_items;
+    struct sweep_stream *streams;
+    size_t n_streams, streams_capacity;
+    struct sweep_lane *lanes;
+    size_t n_lanes;
+    enum nonfinite nonfinite;
+    uint64_t max_ram;
+    unsigned n_workers;
+    struct sweep_worker *workers;
+    /* largest of any stream and lane */
+    uint64_t source_tile_nbytes, planes_tile_nbytes, tile_weights, unit_nbytes;
+    size_t scratch_weights;
+    struct digest_stream *source_stream;
+    struct turn turn;
+    struct progress *progress;
+    atomic_uint_fast64_t read_nbytes;
+    bool *batch; /* streams that are worked on */
+    struct sweep_watching *watching;
+    struct sweep_state *state;
+    struct sweep_counts *counts; /* histograms that are being made, one a lane; else NULL */
+    size_t counted; /* their tensor */
+};
+
+/* ---- sweep_variants.c: the variants of table, those that make no sense with the reason ---- */
+enum status sweep_variants_make(struct app *app, const struct sweep_spec *spec, struct sweep_table *table, struct err *err);
+
+/* ---- sweep_plan.c: items, streams, lanes and cells from the plan of each variant; the memory ---- */
+enum status sweep_plan(struct sweep *sweep, struct err *err);
+void sweep_plan_free(struct sweep *sweep);
+
+/* Number of the k-th tile of a stream that is read. */
+uint64_t sweep_tile(const struct sweep *sweep, const struct sweep_stream *stream, uint64_t k);
+bool sweep_whole(const struct sweep *sweep, const struct sweep_stream *stream); /* nothing is left out */
+enum status sweep_skip(struct sweep_variant *variant, const char *reason, struct err *err);
+
+/* ---- sweep_observe.c: scales of groups over several tiles, and of matrices ---- */
+/* Observes the tensors of a unit (tensor first and all that share scales with it in some lane) for all lanes. */
+enum status sweep_observe(struct sweep *sweep, const size_t *items, size_t n, struct err *err);
+/* Readings it makes of a stream of a tensor (UINT32_MAX: of any), at most. */
+uint64_t sweep_observe_reads(const struct sweep *sweep, size_t item, uint32_t stream);
+uint64_t sweep_held_nbytes(const struct sweep *sweep, size_t item); /* memory of what it leaves behind */
+void sweep_release(struct sweep *sweep, size_t item);
+
+/* ---- sweep_encode.c: all lanes over the streams of sweep->batch ---- */
+enum status sweep_encode(struct sweep *sweep, struct err *err);
+struct sweep_ends sweep_ends_of(const struct quant *quant);
+
+/* Reads a tile and makes it f32: *x is the worker's source or x. source NULL-able size of what was read. */
+enum status sweep_read(struct sweep *sweep, const struct sweep_stream *stream, uint64_t tile, struct sweep_worker *worker, const float **x,
+                       struct err *err);
+struct codec_tile sweep_codec_tile(const struct sweep *sweep, const struct sweep_cell *cell, size_t item, const struct tile *place, const float *x);
+enum status sweep_nonfinite(struct sweep *sweep, size_t item, struct err *err);
+
+/* ---- sweep.c: one tensor once more, for all lanes ---- */
+enum status sweep_read_again(struct sweep *sweep, size_t item, struct err *err);
+
+/* ---- sweep_rows.c: rows of tensors, roles and totals from the cells ---- */
+enum status sweep_rows_make(struct sweep *sweep, struct err *err);
+
+/* ---- sweep_histogram.c ---- */
+struct sweep_counts;
+enum status sweep_histograms_make(struct sweep *sweep, struct err *err);
+/* A row piece of the tensor that is counted: codes and scales (n_scales of them) of lane number lane. */
+void sweep_count(struct sweep *sweep, size_t lane, const uint16_t *codes, size_t n, const struct group_scale *scales, size_t n_scales);
+
+/* ---- sweep_state.c: finished tensors on disk ---- */
+enum status sweep_state_open(struct sweep *sweep, struct err *err); /* marks items done and fills their cells */
+enum status sweep_state_put(struct sweep *sweep, size_t item, struct err *err);
+void sweep_state_close(struct sweep *sweep);
+
+#endif
