@@ -2,7 +2,7 @@
  *
  * Drawing: <b>&"\x07 -> &lt;b&gt;&amp;&quot;\x07
  * Why this way: one table of what a byte becomes and one of the ranges that are spelt out, instead of a list of calls.
- * Corner cases: digits of whole numbers are parted by thin no-break spaces (U+202F) from five digits on.
+ * Corner cases: a figure of three digits, "100.", loses its point; digits of whole numbers are parted by thin no-break spaces (U+202F) from five digits on.
  * Reference: report_html_out.h. Worked number: 12345 is written 12 345, 1234 is written 1234.
  */
 #include "converter/report_html_out.h"
@@ -55,7 +55,7 @@ void html_put(struct html *html, const char *format, ...)
 }
 
 /* Characters that reorder, hide or break text. */
-static const uint32_t spelt_out[][2] = { { 0x0, 0x1f },       { 0x7f, 0x9f },       { 0x61c, 0x61c },     { 0x200b, 0x200f },
+static const uint32_t spelt_out[][2] = { { 0x0, 0x1f },      { 0x7f, 0x9f },     { 0x61c, 0x61c },  { 0x200b, 0x200f },
                                          { 0x2028, 0x202e }, { 0x2060, 0x206f }, { 0xfeff, 0xfeff } };
 
 static uint32_t code_point(const char *text, size_t length)
@@ -115,6 +115,14 @@ void html_fixed(struct html *html, double value, int digits)
 void html_short(struct html *html, double value, int digits)
 {
     if (!put_special(html, value)) html_put(html, "%.*g", digits, value);
+}
+
+void html_figure(struct html *html, double value, int digits)
+{
+    char text[40];
+    if (put_special(html, value)) return;
+    const int n = snprintf(text, sizeof text, "%#.*g", digits, value);
+    html_put(html, "%.*s", n > 0 && text[n - 1] == '.' ? n - 1 : n, text);
 }
 
 void html_percent(struct html *html, double share)

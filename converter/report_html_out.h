@@ -35,8 +35,9 @@ void html_put(struct html *html, const char *format, ...) LLMQ_PRINTF(2, 3);
 /* Text from anywhere, escaped for content and for attribute values in double quotes. */
 void html_text(struct html *html, const char *text);
 
-/* Figures: with digits behind the point; with significant digits; a share of 1 in percent, without the sign; a whole number. */
+/* Figures: with digits behind the point; with significant digits, zeros at the end kept or not; a share of 1 in percent, without the sign; a whole number. */
 void html_fixed(struct html *html, double value, int digits);
+void html_figure(struct html *html, double value, int digits);
 void html_short(struct html *html, double value, int digits);
 void html_percent(struct html *html, double share);
 void html_count(struct html *html, uint64_t n);
