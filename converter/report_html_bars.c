@@ -9,7 +9,7 @@
 
 #include <math.h>
 
-enum { WIDTH = 336, HEIGHT = 132, TOP = 18, BOTTOM = 112, TEXTS_MAX = 64, FIGURES_MAX = 5 };
+enum { WIDTH = 336, HEIGHT = 142, TOP = 18, BOTTOM = 112, TEXTS_MAX = 64, FIGURES_MAX = 5 };
 
 /* What one plot draws. */
 struct bars {

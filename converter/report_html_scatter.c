@@ -121,7 +121,7 @@ static void put_name(struct plot *plot, size_t v, double x, double y)
     static const double around[][2] = { { 1, -0.65 }, { 1, 0 }, { -1, 0.75 }, { -1, 0 }, { 0, -1.2 }, { 0, 1.2 }, { 1, 0.8 }, { -1, -0.8 } };
     char label[VIEW_LABEL_MAX];
     view_label(plot->view, v, label);
-    const double width = letter_width * (double)letters(label);
+    const double width = letter_width * (double)letters(label) + 2.0;
     for (size_t k = 0; k < sizeof around / sizeof around[0]; k++) {
         const double side = around[k][0], middle = y + LINE_HEIGHT * around[k][1];
         const double left = side > 0 ? x + 9 : side < 0 ? x - 9 - width : x - width / 2;
@@ -195,12 +195,11 @@ static void put_reference(struct plot *plot)
 {
     const double reference = reference_of(plot), y = axis_pixel(&plot->y, reference);
     if (!isfinite(reference)) return;
-    html_put(plot->html,
-             "<path class=\"level\" d=\"M%.0f %.1fH%.0f\"/><text class=\"end\" x=\"%.0f\" y=\"%.1f\">as it was read: ", plot->canvas->left, y,
-             plot->canvas->right, plot->canvas->right, y + 15);
+    html_put(plot->html, "<path class=\"level\" d=\"M%.0f %.1fH%.0f\"/><text x=\"%.0f\" y=\"%.1f\">as it was read: ", plot->canvas->left, y,
+             plot->canvas->right, plot->canvas->left + 6, y - 6);
     html_fixed(plot->html, reference, 3);
     html_put(plot->html, "</text>\n");
-    take(plot, &(struct box){ plot->canvas->right - 150, y - 1, plot->canvas->right, y + 19 });
+    take(plot, &(struct box){ plot->canvas->left, y - 19, plot->canvas->left + 150, y + 1 });
 }
 
 struct place {
