@@ -16,7 +16,7 @@
 
 #include "base/size.h"
 #include "converter/sweep_run.h"
-#include "converter/version.h"
+#include "converter/table_head.h"
 
 enum {
     PROGRAM_NBYTES = 9 << 19, /* as of plan.c */
@@ -194,39 +194,10 @@ static enum status make_workers(struct sweep *sweep, struct err *err)
 
 /* ---- what the table says of the run ----------------------------------------------------------------------------------------------------- */
 
-static enum status add_setting(struct sweep_table *table, const char *name, const char *value, struct err *err)
-{
-    struct sweep_setting *bigger = realloc(table->settings, (table->n_settings + 1) * sizeof *bigger);
-    if (!bigger) return err_set(err, ERR_MEMORY, "out of memory");
-    table->settings = bigger;
-    struct sweep_setting *setting = &bigger[table->n_settings++];
-    *setting = (struct sweep_setting){ strdup(name), strdup(value) };
-    return setting->name && setting->value ? OK : err_set(err, ERR_MEMORY, "out of memory");
-}
-
-/* Options that change no result. */
-static bool is_silent(enum setting_id id)
-{
-    return id == SET_THREADS || id == SET_MAX_RAM || id == SET_FORCE || id == SET_QUIET || id == SET_PROGRESS || id == SET_JSON || id == SET_IN ||
-           id == SET_CSV || id == SET_SWEEP_JSON || id == SET_REPORT || id == SET_RESUME;
-}
-
 static enum status describe(const struct app *app, const struct sweep_spec *spec, struct sweep_table *table, struct err *err)
 {
-    const struct settings *settings = &app->settings;
-    enum status status = OK;
-    table->title = strdup("sweep");
-    table->model = strdup(settings_text(settings, SET_IN));
-    table->writer = strdup("llmq " LLMQ_VERSION_TEXT);
-    table->reference_name = strdup("");
-    table->reference_perplexity = (double)NAN;
+    const enum status status = table_head(&app->settings, "sweep", table, err);
     table->sample = spec->sample;
-    if (!table->title || !table->model || !table->writer || !table->reference_name) return err_set(err, ERR_MEMORY, "out of memory");
-    for (size_t i = 0; i < SET_COUNT && !status; i++)
-        if (settings_given(settings, (enum setting_id)i) && !is_silent((enum setting_id)i))
-            status = add_setting(table, settings_table[i].name, settings_text(settings, (enum setting_id)i), err);
-    for (size_t i = 0; i < settings->n_rules && !status; i++)
-        status = add_setting(table, settings->rules[i].keep ? "keep" : "rule", settings->rules[i].text, err);
     return status;
 }
 

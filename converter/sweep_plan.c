@@ -13,6 +13,7 @@
 #include "base/size.h"
 #include "converter/recipe.h"
 #include "converter/sweep_run.h"
+#include "converter/table_head.h"
 #include "converter/tile_read.h"
 #include "smoothquant/stats_kind.h"
 
@@ -49,37 +50,12 @@ static void set_variant(struct settings *settings, const struct sweep_variant *v
 
 /* ---- texts ------------------------------------------------------------------------------------------------------------------------ */
 
-static char *keep_text(struct sweep_table *table, const char *text)
-{
-    char *copy = strdup(text);
-    if ((table->n_texts & (table->n_texts + 1)) == 0) { /* full: 0, 1, 3, 7, ... */
-        char **bigger = realloc(table->texts, (2 * table->n_texts + 1) * sizeof *bigger);
-        if (!bigger) {
-            free(copy);
-            return NULL;
-        }
-        table->texts = bigger;
-    }
-    if (copy) table->texts[table->n_texts++] = copy;
-    return copy;
-}
-
 /* The role of an earlier tensor, where it has the same. */
 static const char *role_text(struct sweep *sweep, size_t before, const char *role)
 {
     for (size_t i = before; i-- > 0;)
         if (strcmp(sweep->items[i].role, role) == 0) return sweep->items[i].role;
-    return keep_text(sweep->table, role);
-}
-
-/* The first number between dots. */
-static uint32_t layer_of(const char *name)
-{
-    for (const char *at = name; *at; at++) {
-        const size_t digits = strspn(at, "0123456789");
-        if ((at == name || at[-1] == '.') && digits > 0 && digits < 9 && at[digits] == '.') return (uint32_t)strtoul(at, NULL, 10);
-    }
-    return SWEEP_NO_LAYER;
+    return table_text(sweep->table, role);
 }
 
 /* ---- items ------------------------------------------------------------------------------------------------------------------------ */
@@ -107,10 +83,10 @@ static enum status make_items(struct sweep *sweep, const struct plan *plan, stru
     if (!sweep->items) return err_set(err, ERR_MEMORY, "out of memory for %zu tensors", sweep->n_items);
     for (size_t i = 0; i < sweep->n_items; i++) {
         struct sweep_item *item = &sweep->items[i];
-        item->name = keep_text(sweep->table, plan_tensor(plan, i)->name);
+        item->name = table_text(sweep->table, plan_tensor(plan, i)->name);
         item->role = role_text(sweep, i, plan->outs[i].role);
         if (!item->name || !item->role) return err_set(err, ERR_MEMORY, "out of memory for %zu tensors", sweep->n_items);
-        item->layer = layer_of(item->name);
+        item->layer = table_layer(item->name);
         item->shape = plan->entries[i].shape;
         item->source_digest = digest128("", 0);
     }
