@@ -6,6 +6,7 @@
  * Reference: design.md 1. Example: llmq convert --in model.safetensors --format mxfp4 writes ./model.mxfp4.llmq.
  */
 #include "converter/app.h"
+#include "converter/convert_report.h"
 #include "converter/report.h"
 #include "converter/smooth.h"
 
@@ -44,7 +45,9 @@ enum status cmd_convert(struct app *app, struct err *err)
     enum status status = recipe_open(app, &recipe, err);
     if (status) return status;
     status = plan_convert(app, &recipe, &plan, err);
+    if (!status) status = convert_report_check(app, &plan, err);
     if (!status) status = pipeline_execute(app, &plan, &result, err);
+    if (!status) status = convert_report_write(app, &plan, &result, err);
     if (!status && settings_flag(&app->settings, SET_JSON)) report_json(stdout, &plan, &result);
     else if (!status && !settings_flag(&app->settings, SET_QUIET)) report_text(stdout, &plan, &result);
     result_free(&result);

@@ -230,6 +230,11 @@ static enum status put_part(struct html *html, const struct view *view, size_t v
         html_text(html, variant->settings);
         html_put(html, "</code></p>\n");
     }
+    if (view->totals[v] && view->totals[v]->hash[0]) {
+        html_put(html, "<p class=\"soft\">Hash over the hashes of all tensors: <code>");
+        html_text(html, view->totals[v]->hash);
+        html_put(html, "</code></p>\n");
+    }
     html_put(html, "<div class=\"pair\">\n");
     enum status status = heat_figure(html, view, v, err);
     html_put(html, "<div><h3>Worst tensors</h3>\n");

@@ -138,7 +138,7 @@ const struct setting settings_table[SET_COUNT] = {
                      "measure this share of the tiles of each tensor, always the same ones: 0.1 is a tenth; hashes are left out" },
     [SET_HISTOGRAM] = { "histogram", SETTING_TEXT, "TENSOR", NULL, 0, 0, CMD_SWEEP, false,
                         "tensor whose codes and scales the report counts; without it the one with most of the error" },
-    [SET_REPORT] = { "report", SETTING_TEXT, "FILE", NULL, 0, 0, CMD_SWEEP, false, "write the results as one HTML file" },
+    [SET_REPORT] = { "report", SETTING_TEXT, "FILE", NULL, 0, 0, CMD_SWEEP | CMD_CONVERT, false, "write the results as one HTML file" },
     [SET_CSV] = { "csv", SETTING_TEXT, "FILE", NULL, 0, 0, CMD_SWEEP, false,
                   "write the results as CSV, a row a tensor, role and total; - is stdout" },
     [SET_SWEEP_JSON] = { "json", SETTING_TEXT, "FILE", NULL, 0, 0, CMD_SWEEP, false, "write the same rows as JSON; - is stdout" },
