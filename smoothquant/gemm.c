@@ -1,0 +1,273 @@
+/* gemm.c: see gemm.h.
+ *
+ * Drawing, our own: for each block of 256 of k: pack up to 1024 columns of B into strips [k][NR], for each block of rows pack A into strips [k][MR],
+ * then a kernel holds MR x NR sums in registers over the block and adds them to C:
+ *
+ *        k ->                    strip of B: k x NR, contiguous
+ *   A strip  a00 a10 .. | a01 a11 .. | ...      acc[r][c] += a[k][r] * b[k][c]
+ *
+ * Why this way: one packed form serves all four cases of transposition; three kernels (plain C, AVX2, AVX-512) share everything else. Fused
+ * multiply-add is used by intrinsics on purpose: nothing here reaches a quantised byte.
+ * Corner cases: strips at the edges are padded with zeros, their sums are not stored.
+ * Reference: gemm.h. Worked number: AVX-512, MR 12, NR 32: 24 sums in 24 of 32 registers.
+ */
+#include "smoothquant/gemm.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#ifdef LLMQ_HAVE_OPENBLAS
+#include <cblas.h>
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define GEMM_X86 1
+#include <immintrin.h>
+#endif
+
+enum { BLOCK_K = 256, BLOCK_N = 1024, BLOCK_M = 480, MR_MAX = 12, NR_MAX = 32 };
+
+/* acc[MR][NR] = sum over k of a[k][MR] b[k][NR] */
+typedef void micro_fn(size_t k, const float *a, const float *b, float *acc);
+
+/* n_along lines of the matrix from (i0, k0) on into strips of width: strip[k][width]. lines are rows of A (or columns of B when of_columns). */
+static void pack(struct gemm_matrix x, bool of_columns, size_t first, size_t n, size_t k0, size_t n_k, size_t width, float *out)
+{
+    const bool lines_contiguous_in_k = of_columns ? x.transposed : !x.transposed;
+    for (size_t s = 0; s < n; s += width, out += n_k * width) {
+        const size_t w = n - s < width ? n - s : width;
+        if (w < width) memset(out, 0, n_k * width * sizeof *out);
+        if (lines_contiguous_in_k) {
+            for (size_t r = 0; r < w; r++) {
+                const float *line = x.data + (first + s + r) * x.stride + k0;
+                for (size_t k = 0; k < n_k; k++) out[k * width + r] = line[k];
+            }
+        } else {
+            for (size_t k = 0; k < n_k; k++) memcpy(out + k * width, x.data + (k0 + k) * x.stride + first + s, w * sizeof *out);
+        }
+    }
+}
+
+static void store(const float *acc, size_t nr, size_t m, size_t n, bool add, float *c, size_t stride)
+{
+    for (size_t i = 0; i < m; i++, acc += nr, c += stride) {
+        if (add)
+            for (size_t j = 0; j < n; j++) c[j] += acc[j];
+        else memcpy(c, acc, n * sizeof *c);
+    }
+}
+
+static void multiply_blocks(micro_fn *micro, size_t mr, size_t nr, size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add,
+                            float *c, size_t c_stride, float *scratch)
+{
+    float *const packed_b = scratch, *const packed_a = scratch + (size_t)BLOCK_K * BLOCK_N;
+    float acc[MR_MAX * NR_MAX];
+    if (k == 0 && !add)
+        for (size_t i = 0; i < m; i++) memset(c + i * c_stride, 0, n * sizeof *c);
+    for (size_t j0 = 0; j0 < n; j0 += BLOCK_N) {
+        const size_t nj = n - j0 < BLOCK_N ? n - j0 : BLOCK_N;
+        for (size_t k0 = 0; k0 < k; k0 += BLOCK_K) {
+            const size_t nk = k - k0 < BLOCK_K ? k - k0 : BLOCK_K;
+            pack(b, true, j0, nj, k0, nk, nr, packed_b);
+            for (size_t i0 = 0; i0 < m; i0 += BLOCK_M) {
+                const size_t ni = m - i0 < BLOCK_M ? m - i0 : BLOCK_M;
+                pack(a, false, i0, ni, k0, nk, mr, packed_a);
+                for (size_t j = 0; j < nj; j += nr)
+                    for (size_t i = 0; i < ni; i += mr) {
+                        micro(nk, packed_a + i * nk, packed_b + j * nk, acc);
+                        store(acc, nr, ni - i < mr ? ni - i : mr, nj - j < nr ? nj - j : nr, add || k0 > 0, c + (i0 + i) * c_stride + j0 + j,
+                              c_stride);
+                    }
+            }
+        }
+    }
+}
+
+/* ---- kernels ---------------------------------------------------------------------------------------------------------------------- */
+
+enum { PORTABLE_MR = 4, PORTABLE_NR = 8 };
+
+#if defined(__GNUC__)
+typedef float four __attribute__((vector_size(16)));
+
+static void micro_portable(size_t n_k, const float *a, const float *b, float *acc)
+{
+    four sum[PORTABLE_MR][2] = { 0 };
+    for (size_t k = 0; k < n_k; k++, a += PORTABLE_MR, b += PORTABLE_NR) {
+        four b0, b1;
+        memcpy(&b0, b, sizeof b0);
+        memcpy(&b1, b + 4, sizeof b1);
+#pragma GCC unroll 4
+        for (size_t r = 0; r < PORTABLE_MR; r++) {
+            const four x = { a[r], a[r], a[r], a[r] };
+            sum[r][0] += x * b0;
+            sum[r][1] += x * b1;
+        }
+    }
+    memcpy(acc, sum, sizeof sum);
+}
+#else
+static void micro_portable(size_t n_k, const float *a, const float *b, float *acc)
+{
+    float sum[PORTABLE_MR][PORTABLE_NR] = { { 0 } };
+    for (size_t k = 0; k < n_k; k++, a += PORTABLE_MR, b += PORTABLE_NR)
+        for (size_t r = 0; r < PORTABLE_MR; r++)
+            for (size_t j = 0; j < PORTABLE_NR; j++) sum[r][j] += a[r] * b[j];
+    memcpy(acc, sum, sizeof sum);
+}
+#endif
+
+static void multiply_portable(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride,
+                              float *scratch)
+{
+    multiply_blocks(micro_portable, PORTABLE_MR, PORTABLE_NR, m, n, k, a, b, add, c, c_stride, scratch);
+}
+
+#ifdef GEMM_X86
+enum { AVX2_MR = 6, AVX2_NR = 16, AVX512_MR = 12, AVX512_NR = 32 };
+
+__attribute__((target("avx2,fma"))) static void micro_avx2(size_t n_k, const float *a, const float *b, float *acc)
+{
+    __m256 sum[AVX2_MR][2];
+    for (size_t r = 0; r < AVX2_MR; r++) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
+    for (size_t k = 0; k < n_k; k++, a += AVX2_MR, b += AVX2_NR) {
+        const __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
+#pragma GCC unroll 6
+        for (size_t r = 0; r < AVX2_MR; r++) {
+            const __m256 x = _mm256_broadcast_ss(a + r);
+            sum[r][0] = _mm256_fmadd_ps(x, b0, sum[r][0]);
+            sum[r][1] = _mm256_fmadd_ps(x, b1, sum[r][1]);
+        }
+    }
+    for (size_t r = 0; r < AVX2_MR; r++) {
+        _mm256_storeu_ps(acc + r * AVX2_NR, sum[r][0]);
+        _mm256_storeu_ps(acc + r * AVX2_NR + 8, sum[r][1]);
+    }
+}
+
+__attribute__((target("avx512f"))) static void micro_avx512(size_t n_k, const float *a, const float *b, float *acc)
+{
+    __m512 sum[AVX512_MR][2];
+    for (size_t r = 0; r < AVX512_MR; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+    for (size_t k = 0; k < n_k; k++, a += AVX512_MR, b += AVX512_NR) {
+        const __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 16);
+#pragma GCC unroll 12
+        for (size_t r = 0; r < AVX512_MR; r++) {
+            const __m512 x = _mm512_set1_ps(a[r]);
+            sum[r][0] = _mm512_fmadd_ps(x, b0, sum[r][0]);
+            sum[r][1] = _mm512_fmadd_ps(x, b1, sum[r][1]);
+        }
+    }
+    for (size_t r = 0; r < AVX512_MR; r++) {
+        _mm512_storeu_ps(acc + r * AVX512_NR, sum[r][0]);
+        _mm512_storeu_ps(acc + r * AVX512_NR + 16, sum[r][1]);
+    }
+}
+
+static void multiply_avx2(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride,
+                          float *scratch)
+{
+    multiply_blocks(micro_avx2, AVX2_MR, AVX2_NR, m, n, k, a, b, add, c, c_stride, scratch);
+}
+
+static void multiply_avx512(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride,
+                            float *scratch)
+{
+    multiply_blocks(micro_avx512, AVX512_MR, AVX512_NR, m, n, k, a, b, add, c, c_stride, scratch);
+}
+
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static bool has_avx512(void)
+{
+    return __builtin_cpu_supports("avx512f") != 0;
+}
+#endif
+
+static bool always(void)
+{
+    return true;
+}
+
+#ifdef LLMQ_HAVE_OPENBLAS
+static void multiply_openblas(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride,
+                              float *scratch)
+{
+    (void)scratch;
+    if (m == 0 || n == 0) return;
+    if (k == 0) {
+        for (size_t i = 0; i < m && !add; i++) memset(c + i * c_stride, 0, n * sizeof *c);
+        return;
+    }
+    cblas_sgemm(CblasRowMajor, a.transposed ? CblasTrans : CblasNoTrans, b.transposed ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n, (blasint)k,
+                1.0f, a.data, (blasint)a.stride, b.data, (blasint)b.stride, add ? 1.0f : 0.0f, c, (blasint)c_stride);
+}
+
+/* What OpenBLAS takes the processor for, when it is one without the instructions of the last ten years although the processor has them. */
+static bool openblas_is_lost(void)
+{
+#ifdef GEMM_X86
+    static const char *const old[] = { "Prescott", "Core2", "Penryn", "Dunnington", "Nehalem", "Generic", "generic", "Atom", "Katmai", "Northwood" };
+    const char *core = openblas_get_corename();
+    for (size_t i = 0; i < sizeof old / sizeof old[0] && has_avx2(); i++)
+        if (strcmp(core, old[i]) == 0) return true;
+#endif
+    return false;
+}
+#endif
+
+/* In rising order of preference; OpenBLAS stands before our own vector kernels where it is lost, behind them where it is not. */
+static const struct implementation {
+    struct gemm gemm;
+    bool (*usable)(void);
+} implementations[] = {
+    { { "portable", multiply_portable }, always },
+#ifdef LLMQ_HAVE_OPENBLAS
+    { { "openblas", multiply_openblas }, openblas_is_lost },
+#endif
+#ifdef GEMM_X86
+    { { "avx2", multiply_avx2 }, has_avx2 },
+    { { "avx512", multiply_avx512 }, has_avx512 },
+#endif
+#ifdef LLMQ_HAVE_OPENBLAS
+    { { "openblas", multiply_openblas }, always },
+#endif
+};
+
+enum { N_IMPLEMENTATIONS = sizeof implementations / sizeof implementations[0] };
+
+static bool is_listed(size_t i)
+{
+#ifdef LLMQ_HAVE_OPENBLAS
+    if (i + 1 == N_IMPLEMENTATIONS && openblas_is_lost()) return false;
+#endif
+    return implementations[i].usable();
+}
+
+size_t gemm_count(void)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < N_IMPLEMENTATIONS; i++) n += is_listed(i);
+    return n;
+}
+
+const struct gemm *gemm_at(size_t index)
+{
+    for (size_t i = 0; i < N_IMPLEMENTATIONS; i++)
+        if (is_listed(i) && index-- == 0) return &implementations[i].gemm;
+    return NULL;
+}
+
+const struct gemm *gemm_select(const char *name)
+{
+    const size_t n = gemm_count();
+#ifdef LLMQ_HAVE_OPENBLAS
+    openblas_set_num_threads(1);
+#endif
+    for (size_t i = 0; name && *name && i < n; i++)
+        if (strcmp(gemm_at(i)->name, name) == 0) return gemm_at(i);
+    return gemm_at(n - 1);
+}
