@@ -62,7 +62,7 @@ static inline float gelu(float x)
 
 static inline float relu(float x)
 {
-    return x > 0.0f ? x : x != x ? x : 0.0f;
+    return of_bits_f32(bits_f32(x) & ((bits_f32(x) >> 31) - 1u)); /* a negative NaN becomes 0 */
 }
 
 static inline float relu2(float x)
@@ -143,10 +143,23 @@ void softcap(float *x, size_t n, float c)
     for (size_t i = 0; i < n; i++) x[i] = c * tanh_f32(x[i] * inverse);
 }
 
+/* Floats as integers of the same order; NaN above or below all. */
+static inline int32_t order_of(float x)
+{
+    const int32_t bits = (int32_t)bits_f32(x);
+    return bits ^ ((bits >> 31) & INT32_MAX);
+}
+
+static float largest(const float *x, size_t n, float at_least)
+{
+    int32_t most = order_of(at_least);
+    for (size_t i = 0; i < n; i++) most = order_of(x[i]) > most ? order_of(x[i]) : most;
+    return of_bits_f32((uint32_t)(most ^ ((most >> 31) & INT32_MAX)));
+}
+
 void softmax(float *x, size_t n, const float *sink)
 {
-    float most = sink ? *sink : -HUGE_VALF;
-    for (size_t i = 0; i < n; i++) most = x[i] > most ? x[i] : most;
+    const float most = largest(x, n, sink ? *sink : -HUGE_VALF);
     if (!(most > -HUGE_VALF)) {
         if (most == -HUGE_VALF) memset(x, 0, n * sizeof *x);
         return;

@@ -54,12 +54,33 @@ void softmax(float *x, size_t n, const float *sink);
 /* Row r of x += bias. */
 void add_bias(float *x, size_t n_rows, size_t n, size_t stride, const float *bias);
 
-/* exp to 2 units in the last place, tanh and the logistic function from it. */
+static inline uint32_t bits_f32(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float of_bits_f32(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* a where the mask is all ones, b where it is 0. */
+static inline float pick_f32(uint32_t mask, float a, float b)
+{
+    return of_bits_f32((bits_f32(a) & mask) | (bits_f32(b) & ~mask));
+}
+
+/* exp to 2 units in the last place, tanh and the logistic function from it. Comparisons are those of integers: a compiler then makes vector code of a
+ * loop without being told that comparing floats has no side effects. */
 static inline float exp_f32(float x)
 {
-    const float bounded = x > -104.0f ? (x < 89.0f ? x : 89.0f) : -104.0f;
-    const float shifted = bounded * 0x1.715476p0f + 0x1.8p23f; /* rounds to the nearest integer, and leaves it in the low bits */
-    const float whole = shifted - 0x1.8p23f;
+    const uint32_t bits = bits_f32(x), size = bits & 0x7FFFFFFFu, bound = 0x42D00000u; /* 104 */
+    const float bounded = of_bits_f32((size < bound ? size : bound) | (bits & 0x80000000u));
+    const float whole = bounded * 0x1.715476p0f + 0x1.8p23f - 0x1.8p23f; /* rounded to the nearest integer */
     const float f = (bounded - whole * 0x1.62e4p-1f) - whole * 0x1.7f7d1cp-20f; /* ln 2 in two parts */
     float p = 1.9875691500e-4f; /* minimax of (e^f - 1 - f) / f^2 */
     p = p * f + 1.3981999507e-3f;
@@ -69,13 +90,9 @@ static inline float exp_f32(float x)
     p = p * f + 5.0000001201e-1f;
     p = p * f * f + f + 1.0f;
     /* 2^whole in two factors, so that results below 2^-126 and of 2^128 come out right */
-    const int32_t n = (int32_t)whole, half = n / 2;
-    const uint32_t a = (uint32_t)(half + 127) << 23, b = (uint32_t)(n - half + 127) << 23;
-    float fa, fb;
-    memcpy(&fa, &a, sizeof fa);
-    memcpy(&fb, &b, sizeof fb);
-    const float y = p * fa * fb;
-    return x != x ? x : y;
+    const int32_t n = (int32_t)whole, half = n >> 1;
+    const float y = p * of_bits_f32((uint32_t)(half + 127) << 23) * of_bits_f32((uint32_t)(n - half + 127) << 23);
+    return of_bits_f32(bits_f32(y) | (size > 0x7F800000u ? 0x7FC00000u : 0u));
 }
 
 static inline float sigmoid_f32(float x)
@@ -85,10 +102,10 @@ static inline float sigmoid_f32(float x)
 
 static inline float tanh_f32(float x)
 {
-    const float size = x < 0 ? -x : x;
-    if (size < 0.04f) return x * (1.0f - x * x * (1.0f / 3.0f - x * x * (2.0f / 15.0f)));
-    const float t = exp_f32(-2.0f * size), y = (1.0f - t) / (1.0f + t);
-    return x < 0 ? -y : y;
+    const uint32_t sign = bits_f32(x) & 0x80000000u, size_bits = bits_f32(x) & 0x7FFFFFFFu;
+    const float size = of_bits_f32(size_bits), t = exp_f32(-2.0f * size), far = (1.0f - t) / (1.0f + t);
+    const float near = size * (1.0f - size * size * (0x1.555556p-2f - size * size * 0x1.111112p-3f));
+    return of_bits_f32(bits_f32(pick_f32(size_bits < 0x3D23D70Au ? UINT32_MAX : 0u, near, far)) | sign); /* 0.04 */
 }
 
 #endif
