@@ -42,6 +42,8 @@ enum status cmd_formats(struct app *app, struct err *err);
 enum status cmd_bench(struct app *app, struct err *err);
 enum status cmd_stats(struct app *app, struct err *err);
 enum status cmd_sweep(struct app *app, struct err *err);
+enum status cmd_calibrate(struct app *app, struct err *err);
+enum status cmd_eval(struct app *app, struct err *err);
 enum status cmd_smooth(struct app *app, struct err *err);
 
 #endif

@@ -39,6 +39,10 @@ static const struct command commands[] = {
     { "extract", CMD_EXTRACT, cmd_extract, "FILE.llmq NAME... [--out PATH] [--raw]", "take single tensors or stored files out of a container" },
     { "formats", CMD_FORMATS, cmd_formats, "[--json]", "list the number formats" },
     { "bench", CMD_BENCH, cmd_bench, "[--format FORMAT] [--json]", "measure the kernels, GB/s of BF16 input" },
+    { "calibrate", CMD_CALIBRATE, cmd_calibrate, "--in MODEL --text FILE|--tokens FILE|--self NxL --out STATS [options]",
+      "run a model on a text and keep activation statistics" },
+    { "eval", CMD_EVAL, cmd_eval, "--in MODEL [--against MODEL] --text FILE|--tokens FILE [--seq N] [--json]",
+      "perplexity of a model, and KL divergence from another" },
     { "stats", CMD_STATS, cmd_stats, "show|merge|convert FILE... [--out OUT]",
       "show, merge and convert activation statistics (imatrix, act_scales)" },
 };

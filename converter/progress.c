@@ -20,6 +20,8 @@ struct progress {
     enum mode mode;
     char phase[32];
     uint64_t total;
+    uint64_t steps; /* of one unit; 0: bytes are counted */
+    const char *unit;
     atomic_uint_fast64_t done;
     double start, next; /* seconds; next time to print */
     pthread_mutex_t printing;
@@ -42,6 +44,14 @@ const char *show_bytes(uint64_t nbytes, char *out)
         unit++;
     }
     snprintf(out, 24, unit == 0 || value >= 99.95 ? "%.0f %s" : value >= 9.995 ? "%.1f %s" : "%.2f %s", value, units[unit]);
+    return out;
+}
+
+/* "1.04 GB", or "12800 tokens" */
+static const char *show_done(const struct progress *progress, uint64_t done, char *out)
+{
+    if (!progress->steps) return show_bytes(done, out);
+    snprintf(out, 24, "%.0f", (double)done / (double)progress->steps);
     return out;
 }
 
@@ -68,8 +78,9 @@ static void print_bar(const struct progress *progress, uint64_t done, double sec
     double per_second = seconds > 0.0 ? (double)done / seconds : 0.0;
     for (int i = 0; i < 20; i++) bar[i] = share * 20.0 > i ? '#' : '.';
     bar[20] = '\0';
-    fprintf(stderr, "\r%-10s [%s] %3.0f %%  %s of %s  %s/s", progress->phase, bar, 100.0 * share, show_bytes(done, shown),
-            show_bytes(progress->total, total), show_bytes((uint64_t)per_second, rate));
+    fprintf(stderr, "\r%-10s [%s] %3.0f %%  %s of %s  %s%s%s/s", progress->phase, bar, 100.0 * share, show_done(progress, done, shown),
+            show_done(progress, progress->total, total), show_done(progress, (uint64_t)per_second, rate), progress->steps ? " " : "",
+            progress->steps ? progress->unit : "");
     if (per_second > 0.0) fprintf(stderr, "  ETA %.0f s", (double)(progress->total - done) / per_second);
     fprintf(stderr, "\033[K");
     fflush(stderr);
@@ -84,6 +95,10 @@ static void print_state(const struct progress *progress, uint64_t done, double n
     else if (progress->mode == MODE_JSONL)
         fprintf(stderr, "{\"phase\":\"%s\",\"done\":%llu,\"total\":%llu,\"seconds\":%.3f}\n", progress->phase, (unsigned long long)done,
                 (unsigned long long)progress->total, seconds);
+    else if (progress->steps)
+        fprintf(stderr, "%s: %s of %s %s, %.0f a second, %.1f s\n", progress->phase, show_done(progress, done, shown),
+                show_done(progress, progress->total, total), progress->unit, seconds > 0.0 ? (double)done / (double)progress->steps / seconds : 0.0,
+                seconds);
     else fprintf(stderr, "%s: %s of %s, %.1f s\n", progress->phase, show_bytes(done, shown), show_bytes(progress->total, total), seconds);
 }
 
@@ -98,6 +113,15 @@ struct progress *progress_open(const struct app *app, const char *phase, uint64_
     progress->start = clock_seconds();
     progress->next = progress->start + interval(progress->mode);
     pthread_mutex_init(&progress->printing, NULL);
+    return progress;
+}
+
+struct progress *progress_open_count(const struct app *app, const char *phase, uint64_t total, uint64_t steps, const char *unit)
+{
+    struct progress *progress = progress_open(app, phase, total);
+    if (!progress) return NULL;
+    progress->steps = steps ? steps : 1;
+    progress->unit = unit;
     return progress;
 }
 

@@ -19,6 +19,9 @@ struct progress;
 
 /* NULL when nothing is to be shown or memory is short; all functions accept NULL. */
 struct progress *progress_open(const struct app *app, const char *phase, uint64_t total_nbytes);
+
+/* The same for things that are no bytes: total steps, of which `steps` make one unit (a token that went through `steps` layers). */
+struct progress *progress_open_count(const struct app *app, const char *phase, uint64_t total, uint64_t steps, const char *unit);
 void progress_add(struct progress *progress, uint64_t nbytes); /* any thread */
 void progress_close(struct progress *progress);
 

@@ -12,17 +12,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WRITES (CMD_CONVERT | CMD_DEQUANTIZE | CMD_EXTRACT | CMD_STATS | CMD_SMOOTH)
+#define WRITES (CMD_CONVERT | CMD_DEQUANTIZE | CMD_EXTRACT | CMD_STATS | CMD_SMOOTH | CMD_CALIBRATE)
 #define PLANS (CMD_CONVERT | CMD_PLAN)
 #define SMOOTHS (PLANS | CMD_SMOOTH)
+#define RUNS (CMD_CALIBRATE | CMD_EVAL)
 
 const struct setting settings_table[SET_COUNT] = {
-    [SET_IN] = { "in", SETTING_TEXT, "PATH", NULL, 0, 0, SMOOTHS | CMD_SWEEP | CMD_DEQUANTIZE | CMD_COMPARE, false,
+    [SET_IN] = { "in", SETTING_TEXT, "PATH", NULL, 0, 0, SMOOTHS | CMD_SWEEP | CMD_DEQUANTIZE | CMD_COMPARE | RUNS, false,
                  "model to read: a .safetensors, .llmq or .gguf file, a model.safetensors.index.json, or a model folder" },
     [SET_OUT] = { "out", SETTING_TEXT, "PATH", NULL, 0, 0, PLANS | WRITES, false,
                   "output: convert writes a .llmq file, or a .gguf file when the model came from one (without it NAME.FORMAT.llmq in the current "
-                  "folder); dequantize and extract .safetensors or a folder/; stats .safetensors, .gguf or .dat" },
-    [SET_AGAINST] = { "against", SETTING_TEXT, "PATH", NULL, 0, 0, CMD_COMPARE, false, "model to compare with" },
+                  "folder); dequantize and extract .safetensors or a folder/; stats and calibrate .safetensors, .gguf or .dat" },
+    [SET_AGAINST] = { "against", SETTING_TEXT, "PATH", NULL, 0, 0, CMD_COMPARE | CMD_EVAL, false,
+                      "model to compare with; for eval the reference of KL divergence" },
     [SET_FORMAT] = { "format", SETTING_TEXT, "FORMAT", NULL, 0, 0, SMOOTHS | CMD_BENCH, true,
                      "number format of the linear layers, with parameters inline if wanted: int4:group=64,scale=f16 (llmq formats lists all)" },
     [SET_GROUP_SIZE] = { "group-size", SETTING_TEXT, "N|channel|tensor|128x128", NULL, 0, 0, SMOOTHS | CMD_BENCH, true,
@@ -78,7 +80,8 @@ const struct setting settings_table[SET_COUNT] = {
                            "least factor, relative to the geometric mean of its group; its inverse is the largest" },
     [SET_SMOOTH_GROUPS] = { "smooth-groups", SETTING_TEXT, "KIND,...", NULL, 0, 0, SMOOTHS, true,
                             "only these kinds: norm (N, N1), updown (U), relu (R), vo (V, VG), mla (M), gated (G); without it all" },
-    [SET_SMOOTH_MAP] = { "smooth-map", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS, true, "architecture map to use instead of those in configs/arch" },
+    [SET_SMOOTH_MAP] = { "smooth-map", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS | RUNS, true,
+                         "architecture map to use instead of those in configs/arch" },
     [SET_FOLDING] = { "folding", SETTING_CHOICE, "on|off", "on", 0, 0, SMOOTHS, true,
                       "off: change no layer before, store all factors beside the weights, to be applied at run time" },
     [SET_SMOOTH_RUNTIME] = { "smooth-runtime", SETTING_FLAG, NULL, NULL, 0, 0, PLANS, true,
@@ -117,9 +120,25 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_SECONDS] = { "seconds", SETTING_COUNT, "N", "1", 1, 60, CMD_BENCH, false, "time spent on each measurement" },
     [SET_EXPERTS] = { "experts", SETTING_COUNT, "N", NULL, 1, 1 << 20, CMD_STATS, false,
                       "experts of a stack that a legacy imatrix has side by side in one row, so that they become matrices" },
+    [SET_TEXT] = { "text", SETTING_TEXT, "FILE", NULL, 0, 0, RUNS, false,
+                   "text to run the model on, through its own tokenizer: .txt is one document, .jsonl and .json hold several" },
+    [SET_TOKENS] = { "tokens", SETTING_TEXT, "FILE", NULL, 0, 0, RUNS, false,
+                     "token ids to run the model on: a text with one document a line, or .npy" },
+    [SET_SELF] = { "self", SETTING_TEXT, "NxL", NULL, 0, 0, CMD_CALIBRATE, false,
+                   "no text at all: N documents of L tokens that the model writes itself, the same every time" },
+    [SET_SAMPLES] = { "samples", SETTING_COUNT, "N", "32", 1, 1 << 24, CMD_CALIBRATE, false, "windows of the text that are used, the first N" },
+    [SET_SEQ] = { "seq", SETTING_COUNT, "N", "512", 2, 1 << 20, RUNS, false, "tokens of a window; windows do not overlap and never cross documents" },
+    [SET_SKIP_FIRST] = { "skip-first", SETTING_COUNT, "N", "0", 0, 1 << 20, CMD_CALIBRATE, false,
+                         "leave the first N tokens of every window out of the statistics" },
+    [SET_COLLECT] = { "collect", SETTING_TEXT, "hist,gram,sample=N", NULL, 0, 0, CMD_CALIBRATE, false,
+                      "besides counts, maxima and sums: histograms, Gram matrices, N sampled rows of every input" },
+    [SET_SEQUENTIAL] = { "sequential", SETTING_TEXT, "FORMAT", NULL, 0, 0, CMD_CALIBRATE, false,
+                         "every layer sees what the layers before it give after quantisation to FORMAT" },
+    [SET_RESUME] = { "resume", SETTING_FLAG, NULL, NULL, 0, 0, CMD_CALIBRATE | CMD_SWEEP, false,
+                     "go on where an interrupted run stopped: behind the last layer, or tensor, that it finished" },
     [SET_THREADS] = { "threads", SETTING_COUNT, "N", "0", 0, 1024, CMD_ALL, true, "worker threads; 0: one per processor" },
     [SET_MAX_RAM] = { "max-ram", SETTING_BYTES, "SIZE", "32M", 8u << 20, UINT64_MAX, CMD_ALL, true,
-                      "memory to stay under, besides the index of tensors; at least 8M" },
+                      "memory to stay under, besides the index of tensors; at least 8M; calibrate and eval: 1G without it" },
     [SET_FORCE] = { "force", SETTING_FLAG, NULL, NULL, 0, 0, PLANS | CMD_SWEEP | WRITES, false, "replace an existing output" },
     [SET_JSON] = { "json", SETTING_FLAG, NULL, NULL, 0, 0, CMD_ALL & ~CMD_SWEEP, false, "results as one JSON object on stdout" },
     [SET_QUIET] = { "quiet", SETTING_FLAG, NULL, NULL, 0, 0, CMD_ALL, false, "no progress, no notes" },
@@ -142,8 +161,6 @@ const struct setting settings_table[SET_COUNT] = {
     [SET_CSV] = { "csv", SETTING_TEXT, "FILE", NULL, 0, 0, CMD_SWEEP, false,
                   "write the results as CSV, a row a tensor, role and total; - is stdout" },
     [SET_SWEEP_JSON] = { "json", SETTING_TEXT, "FILE", NULL, 0, 0, CMD_SWEEP, false, "write the same rows as JSON; - is stdout" },
-    [SET_RESUME] = { "resume", SETTING_FLAG, NULL, NULL, 0, 0, CMD_SWEEP, false,
-                     "go on with a run that was interrupted; without it one that fits is gone on with, too, and another begun anew" },
     [SET_HASHES] = { "hashes", SETTING_FLAG, NULL, NULL, 0, 0, CMD_INSPECT, false,
                      "with --json: read all tensors for the hash of their codes and scales, as sweep lists it" },
     [SET_TARGET_BPW] = { "target-bpw", SETTING_TEXT, "BITS", NULL, 0, 0, PLANS, false,

@@ -30,8 +30,10 @@ enum command_bit {
     CMD_BENCH = 1 << 8,
     CMD_STATS = 1 << 9,
     CMD_SMOOTH = 1 << 10,
-    CMD_SWEEP = 1 << 16,
-    CMD_ALL = ((1 << 11) - 1) | CMD_SWEEP
+    CMD_CALIBRATE = 1 << 11,
+    CMD_EVAL = 1 << 12,
+    CMD_SWEEP = 1 << 13,
+    CMD_ALL = (1 << 14) - 1
 };
 
 enum setting_id {
@@ -87,6 +89,15 @@ enum setting_id {
     SET_SCAN,
     SET_SECONDS,
     SET_EXPERTS,
+    SET_TEXT,
+    SET_TOKENS,
+    SET_SELF,
+    SET_SAMPLES,
+    SET_SEQ,
+    SET_SKIP_FIRST,
+    SET_COLLECT,
+    SET_SEQUENTIAL,
+    SET_RESUME,
     SET_THREADS,
     SET_MAX_RAM,
     SET_FORCE,
@@ -103,7 +114,6 @@ enum setting_id {
     SET_REPORT,
     SET_CSV,
     SET_SWEEP_JSON,
-    SET_RESUME,
     SET_HASHES,
     SET_TARGET_BPW,
     SET_TARGET_SIZE,

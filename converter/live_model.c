@@ -1,0 +1,81 @@
+/* live_model.c: see live_model.h.
+ *
+ * Drawing: see live_model.h.
+ * Why this way: see live_model.h. Spills go to $TMPDIR, else /var/tmp, which by custom is a disk, unlike /tmp.
+ * Corner cases: see live_model.h.
+ * Reference: see live_model.h. Worked number: none needed.
+ */
+#include "converter/live_model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/pool.h"
+
+enum status live_model_open(const struct app *app, const char *path, struct live_model *live, struct err *err)
+{
+    char *dir = NULL;
+    *live = (struct live_model){ 0 };
+    enum status status = container_open(app->io, path, &live->container, err);
+    if (status == OK) status = app_config_path(app, "arch", &dir, err);
+    if (status == OK) status = arch_open(app->io, dir, settings_text(&app->settings, SET_SMOOTH_MAP), live->container, &live->arch, err);
+    if (status == OK) status = arch_model_open(live->arch, live->container, &live->model, err);
+    free(dir);
+    return status == OK || !live->container ? status : err_wrap(err, status, "'%s'", path);
+}
+
+void live_model_close(struct live_model *live)
+{
+    arch_model_close(live->model);
+    arch_close(live->arch);
+    container_close(live->container);
+    *live = (struct live_model){ 0 };
+}
+
+static enum status read_text(const struct app *app, const struct live_model *live, const char *path, struct token_docs *docs, size_t *n_lead,
+                             struct err *err)
+{
+    struct tokenizer *tokenizer = NULL;
+    int32_t *lead = NULL;
+    enum status status = tokenizer_of_container(live->container, &tokenizer, err);
+    if (status == OK) status = tokenizer_encode(tokenizer, "", 0, true, &lead, n_lead, err);
+    if (status == OK) status = tokens_read_text(app->io, path, tokenizer, docs, err);
+    free(lead);
+    tokenizer_close(tokenizer);
+    return status;
+}
+
+enum status live_model_tokens(const struct app *app, const struct live_model *live, struct token_docs *docs, size_t *n_lead, struct err *err)
+{
+    const char *text = settings_text(&app->settings, SET_TEXT), *tokens = settings_text(&app->settings, SET_TOKENS);
+    *n_lead = 0;
+    if (text && tokens) return err_set(err, ERR_USAGE, "either --text or --tokens");
+    if (text) return read_text(app, live, text, docs, n_lead, err);
+    if (tokens) return tokens_read_ids(app->io, tokens, (uint32_t)live->model->vocab, docs, err);
+    return err_set(err, ERR_USAGE, "on which tokens? --text FILE or --tokens FILE");
+}
+
+uint64_t live_max_ram(const struct app *app)
+{
+    return settings_given(&app->settings, SET_MAX_RAM) ? settings_number(&app->settings, SET_MAX_RAM) : (uint64_t)1 << 30;
+}
+
+unsigned live_workers(const struct app *app)
+{
+    const uint64_t asked = settings_number(&app->settings, SET_THREADS);
+    return asked ? (unsigned)asked : pool_cpu_count();
+}
+
+const struct gemm *live_gemm(const struct app *app)
+{
+    const char *wanted = getenv("LLMQ_GEMM");
+    const struct gemm *gemm = gemm_select(wanted);
+    if (wanted && *wanted && strcmp(wanted, gemm->name) != 0) app_note(app, "LLMQ_GEMM=%s: not here, using %s", wanted, gemm->name);
+    return gemm;
+}
+
+const char *live_spill_dir(void)
+{
+    const char *dir = getenv("TMPDIR");
+    return dir && *dir ? dir : "/var/tmp";
+}
