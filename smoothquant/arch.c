@@ -132,13 +132,14 @@ static enum status choose_by_names(const struct io_calls *io, const char *dir, c
         if (status == OK) status = arch_fits(arch, &fits, &ignored);
         unmake(arch);
         if (status == ERR_MEMORY || status == ERR_IO) return err_set(err, status, "%s", ignored.text);
-        if (fits) second = found == SIZE_MAX ? second : i;
+        if (fits && found != SIZE_MAX && second == SIZE_MAX) second = i;
         if (fits && found == SIZE_MAX) found = i;
     }
     if (found == SIZE_MAX)
         return err_set(err, ERR_UNSUPPORTED, "there is no config.json that names the architecture, and the tensors' names fit no file of '%s'", dir);
     if (second != SIZE_MAX)
-        return err_set(err, ERR_UNSUPPORTED, "there is no config.json that names the architecture, and the tensors' names fit both '%s' and '%s'",
+        return err_set(err, ERR_UNSUPPORTED,
+                       "there is no config.json that names the architecture, and the tensors' names fit more than one file, like '%s' and '%s'",
                        path_base(listing->paths[found]), path_base(listing->paths[second]));
     return open_map(io, dir, listing->paths[found], arch, err);
 }

@@ -362,6 +362,7 @@ enum status arch_build(struct arch_attempt *attempt, struct err *err)
     if (spec->n_consumers > 0 && spec->consumers[0].part && !refused(attempt)) evaluate(attempt, spec->channels, 0, 0, &group->n);
     for (size_t i = 0; i < spec->n_consumers && status == OK && !refused(attempt); i++) status = add_consumers(attempt, &spec->consumers[i], err);
     if (status == OK && !refused(attempt) && group->n_consumers == 0) refuse(attempt, "none of its consumers is there");
+    if (status == OK && spec->by_expert && attempt->expert == ARCH_NONE) refuse(attempt, "its experts cannot be told apart");
     if (status == OK && !refused(attempt)) check_channels(attempt);
     for (size_t i = 0; i < spec->n_absorb && status == OK && !refused(attempt); i++) status = add_producers(attempt, &spec->absorb[i], err);
     if (status == OK && !refused(attempt) && group->n_producers == 0) refuse(attempt, "none of its producers is there");

@@ -267,12 +267,23 @@ static bool layer_fits(struct work *work, size_t *n_groups)
     return true;
 }
 
+/* Every tensor that the map calls for stands in some layer. */
+static bool has_needed(const struct arch *arch)
+{
+    for (uint32_t key = 0; key < arch->map->n_keys; key++) {
+        bool found = !arch->map->keys[key].needed;
+        for (uint32_t layer = 0; layer < arch->n_layers && !found; layer++) found = arch_has(arch, key, layer);
+        if (!found) return false;
+    }
+    return true;
+}
+
 enum status arch_fits(const struct arch *arch, bool *fits, struct err *err)
 {
     struct work work = { .arch = arch };
     size_t n_groups = 0;
     enum status status = open_work(&work, err);
-    *fits = status == OK;
+    *fits = status == OK && has_needed(arch);
     for (; work.layer < arch->n_layers && *fits; work.layer++) *fits = layer_fits(&work, &n_groups);
     *fits = *fits && n_groups > 0;
     close_work(&work);

@@ -357,6 +357,18 @@ static enum status add_unfolded(struct arch_map *map, struct arch_at at, struct 
     return status == OK ? claim(map, at, at.node->key, ARCH_UNFOLDED, why, err) : status;
 }
 
+static enum status read_needs(struct arch_map *map, struct err *err)
+{
+    struct arch_at needs = arch_map_section(map, "needs");
+    uint32_t key = 0;
+    enum status status = scalars(needs, err);
+    for (size_t i = 0; i < list_length(needs) && status == OK; i++) {
+        status = find_key(map, list_item(needs, i), list_item(needs, i).node->value, &key, err);
+        if (status == OK) map->keys[key].needed = true;
+    }
+    return status;
+}
+
 static enum status read_claims(struct arch_map *map, struct err *err)
 {
     struct arch_at ignore = arch_map_section(map, "ignore");
@@ -560,8 +572,8 @@ bool arch_match_has(const struct yaml_node *root, const char *section, const cha
 
 static enum status check_document(const struct yaml_doc *doc, struct err *err)
 {
-    static const char *const known[] = { "match",  "like",     "layers", "model", "layer",   "facts", "parts",
-                                         "groups", "unfolded", "ignore", "never", "forward", NULL };
+    static const char *const known[] = { "match", "like",   "layers",   "model",  "layer", "needs",   "facts",
+                                         "parts", "groups", "unfolded", "ignore", "never", "forward", NULL };
     static const char *const matches[] = { "hf", "gguf", NULL };
     struct arch_at match = section_of(doc, "match");
     enum status status = yaml_check_keys(doc, doc->root, known, err);
@@ -640,6 +652,7 @@ static enum status read_map(const struct io_calls *io, const char *dir, struct a
     if (status == OK) status = read_facts(map, err);
     if (status == OK) status = check_defaults(map, err);
     if (status == OK) status = read_keys(map, err);
+    if (status == OK) status = read_needs(map, err);
     if (status == OK) status = read_claims(map, err);
     if (status == OK) status = read_parts(map, err);
     return status == OK ? read_groups(map, err) : status;

@@ -38,6 +38,7 @@ struct arch_key {
     bool transposed[2]; /* in files of Hugging Face and the like, in GGUF: a whole matrix or stack (not that of a single expert) is [in, out] */
     bool plus_one; /* in files that are no GGUF the stored number is gain - 1 */
     bool experts; /* one matrix an expert */
+    bool needed; /* a model without it, chosen by names, is not of this family */
     const char *out; /* expression: outputs; NULL: not checked */
     enum arch_claim claim; /* by ignore, never, unfolded */
     const char *why; /* of never and unfolded */
