@@ -190,7 +190,7 @@ static void test_importance(void **state)
     assert_true(smooth_importance(ex2, s, 4, w));
     check(w, (const float[]){ 1, 0, 3, 0x1p-126f }, 4);
     assert_false(smooth_importance(ex2 + 1, NULL, 1, w));
-    assert_false(smooth_importance((const double[]){ NAN, INFINITY }, NULL, 2, w));
+    assert_false(smooth_importance((const double[]){ (double)NAN, HUGE_VAL }, NULL, 2, w));
 }
 
 /* ---- invariance ----------------------------------------------------------------------------------------------------------------- */
