@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "converter/app.h"
+#include "converter/report_html.h"
 #include "converter/sweep.h"
 #include "converter/sweep_write.h"
 
@@ -19,7 +20,13 @@ struct output {
     enum status (*write)(struct sweep_sink *sink, const struct sweep_table *table, struct err *err);
 };
 
-static const struct output outputs[] = { { SET_CSV, sweep_write_csv }, { SET_SWEEP_JSON, sweep_write_json } };
+/* Its sink is always a file. */
+static enum status write_report(struct sweep_sink *sink, const struct sweep_table *table, struct err *err)
+{
+    return report_html_put(sink->file, table, err);
+}
+
+static const struct output outputs[] = { { SET_CSV, sweep_write_csv }, { SET_SWEEP_JSON, sweep_write_json }, { SET_REPORT, write_report } };
 
 enum { N_OUTPUTS = sizeof outputs / sizeof outputs[0] };
 
@@ -39,6 +46,8 @@ static enum status check_outputs(const struct app *app, struct err *err)
     for (size_t i = 0; i < N_OUTPUTS; i++) {
         const char *path = path_of(app, i);
         n_stdout += is_stdout(path);
+        if (is_stdout(path) && outputs[i].id == SET_REPORT)
+            return err_set(err, ERR_USAGE, "--report needs a file; only --csv and --json can go to stdout");
         if (path && !is_stdout(path) && !settings_flag(&app->settings, SET_FORCE) && path_exists(path))
             return err_set(err, ERR_EXISTS, "'%s' exists; use --force to replace it", path);
         for (size_t k = 0; k < i; k++)

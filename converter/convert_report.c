@@ -294,26 +294,37 @@ static enum status make_table(const struct app *app, struct making *making, stru
     return status;
 }
 
+/* A set that refuses the files of the model, and those of the finished output (NULL: there is none yet). */
+static enum status open_set(const struct app *app, const struct plan *plan, const struct container *written, struct outset **set, struct err *err)
+{
+    enum status status = outset_open(app->io, settings_flag(&app->settings, SET_FORCE), set, err);
+    for (size_t i = 0; i < plan->container->n_files && !status; i++) status = outset_add_input(*set, &plan->container->files[i], err);
+    for (size_t i = 0; written && i < written->n_files && !status; i++) status = outset_add_input(*set, &written->files[i], err);
+    return status;
+}
+
 static enum status write_page(const struct app *app, const struct making *making, struct err *err)
 {
     struct outset *set = NULL;
-    enum status status = outset_open(app->io, settings_flag(&app->settings, SET_FORCE), &set, err);
-    for (size_t i = 0; i < making->plan->container->n_files && !status; i++) status = outset_add_input(set, &making->plan->container->files[i], err);
-    for (size_t i = 0; i < making->written->n_files && !status; i++) status = outset_add_input(set, &making->written->files[i], err);
+    enum status status = open_set(app, making->plan, making->written, &set, err);
     if (!status) status = report_html_add(set, settings_text(&app->settings, SET_REPORT), making->table, err);
     if (!status) status = outset_commit(set, err);
     outset_close(set);
     return status;
 }
 
+/* Begins the file and gives it up again: whatever stands in its way is told before the work. */
 enum status convert_report_check(const struct app *app, const struct plan *plan, struct err *err)
 {
+    struct outset *set = NULL;
+    struct outfile *file;
     if (!settings_given(&app->settings, SET_REPORT)) return OK;
     const char *path = settings_text(&app->settings, SET_REPORT);
     if (strcmp(path, plan->out_path) == 0) return err_set(err, ERR_USAGE, "--report '%s' is the output itself", path);
-    if (!settings_flag(&app->settings, SET_FORCE) && path_exists(path))
-        return err_set(err, ERR_EXISTS, "'%s' exists; use --force to replace it", path);
-    return OK;
+    enum status status = open_set(app, plan, NULL, &set, err);
+    if (!status) status = outset_add(set, path, &file, err);
+    outset_close(set);
+    return status;
 }
 
 enum status convert_report_write(const struct app *app, const struct plan *plan, const struct result *result, struct err *err)

@@ -12,7 +12,8 @@
 
 #include "converter/pipeline.h"
 
-/* Before the work: OK without --report; ERR_EXISTS for a file that is there and not to be replaced, ERR_USAGE for the output itself. */
+/* Before the work: OK without --report; ERR_EXISTS for a file that is there and not to be replaced, ERR_USAGE for the output itself or a file of the
+ * model, ERR_IO where nothing can be written. */
 enum status convert_report_check(const struct app *app, const struct plan *plan, struct err *err);
 
 /* After it: nothing without --report. */

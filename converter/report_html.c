@@ -304,7 +304,7 @@ static enum status put_page(struct html *html, const struct view *view, struct e
     put_facts(html, view);
     enum status status = put_plots(html, view, err);
     if (!status) {
-        html_put(html, "<section><h2>Variants</h2>\n");
+        html_put(html, "<section><h2>%s</h2>\n", view->n_shown == 1 && view->n_skipped == 0 ? "Result" : "Variants");
         table_variants(html, view, parts);
         table_skipped(html, view);
         html_put(html, "</section>\n");
@@ -319,13 +319,11 @@ static enum status put_page(struct html *html, const struct view *view, struct e
     return status;
 }
 
-enum status report_html_add(struct outset *set, const char *path, const struct sweep_table *table, struct err *err)
+enum status report_html_put(struct outfile *file, const struct sweep_table *table, struct err *err)
 {
-    struct outfile *file;
     struct view view;
     struct html html;
-    enum status status = outset_add(set, path, &file, err);
-    if (!status) status = view_make(table, &view, err);
+    enum status status = view_make(table, &view, err);
     if (status) return status;
     html_begin(&html, file, err);
     status = put_page(&html, &view, err);
@@ -333,6 +331,13 @@ enum status report_html_add(struct outset *set, const char *path, const struct s
     status = html_end(&html);
     view_free(&view);
     return status;
+}
+
+enum status report_html_add(struct outset *set, const char *path, const struct sweep_table *table, struct err *err)
+{
+    struct outfile *file;
+    const enum status status = outset_add(set, path, &file, err);
+    return status ? status : report_html_put(file, table, err);
 }
 
 enum status report_html_write(const struct io_calls *io, const char *path, bool force, const struct sweep_table *table, struct err *err)

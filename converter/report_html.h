@@ -18,7 +18,10 @@
 #include "base/io.h"
 #include "converter/sweep_table.h"
 
-/* Adds the page to a set of outputs at path; it appears when the set is committed. The bytes depend on the table alone. */
+/* Writes the page into a file of a set. The bytes depend on the table alone. */
+enum status report_html_put(struct outfile *file, const struct sweep_table *table, struct err *err);
+
+/* Adds the page to a set of outputs at path; it appears when the set is committed. */
 enum status report_html_add(struct outset *set, const char *path, const struct sweep_table *table, struct err *err);
 
 /* The same as a set of its own: the page is there whole or not at all. force: an existing file is replaced. */

@@ -12,7 +12,7 @@ SMOOTHS = {"smooth", "alpha", "smooth-family", "smooth-stat", "smooth-loss", "sh
            "smooth-reduce", "smooth-clamp", "smooth-groups", "smooth-map", "folding", "smooth-recipe", "smooth-recipe-out", "smooth-inc-json"}
 TARGETS = {"in", "out", "format", "group-size", "scale-rule", "percentile", "scale-dtype", "rounding", "half-range", "rule", "keep", "recipe", "nvfp4-scale", "split-max-size", "align", "force"}
 OPTIONS = {
-    "convert": COMMON | PLANS | SMOOTHS | {"measure", "smooth-runtime"},
+    "convert": COMMON | PLANS | SMOOTHS | {"measure", "smooth-runtime", "report"},
     "plan": COMMON | PLANS | SMOOTHS | {"smooth-runtime"},
     "smooth": COMMON | TARGETS | SMOOTHS | {"inverse"},
     "inspect": COMMON | {"tensors", "scan"},
