@@ -130,6 +130,30 @@ static enum status find_statistics(const struct sources *sources, const struct p
     return status;
 }
 
+/* Layers behind one norm read the same activations, so statistics that are not the same were made on another model, or in another way. Experts see the
+ * tokens that are sent to them. */
+static enum status compare_statistics(struct app *app, const struct sources *sources, const struct plan *plan, const struct choice *choice,
+                                      bool *told, struct err *err)
+{
+    const struct smooth_group *group = choice->outcome->group;
+    const struct stats_slice *mine = &choice->slice;
+    enum status status = OK;
+    for (size_t i = 0; i < group->n_consumers && mine->entry && !*told && !status; i++) {
+        const struct tensor *tensor = &plan->container->tensors[group->consumers[i].tensor];
+        struct stats_slice other;
+        if (group->on_request || plan->entries[group->consumers[i].tensor].shape.n_matrices > 1) return OK;
+        status = stats_lookup_find(sources->lookup, tensor->name, 1, 0, group->n, &other, err);
+        if (status || !other.entry || !other.entry->values[STATS_SUM2] || !mine->entry->values[STATS_SUM2]) continue;
+        const double *a = mine->entry->values[STATS_SUM2] + mine->mat * mine->entry->n_in + mine->first;
+        const double *b = other.entry->values[STATS_SUM2] + other.mat * other.entry->n_in + other.first;
+        if (memcmp(a, b, (size_t)group->n * sizeof *a) == 0) continue;
+        app_note(app, "the statistics of '%s' and '%s' differ, though both read the same activations; the first are used", mine->entry->name,
+                 other.entry->name);
+        *told = true;
+    }
+    return status;
+}
+
 /* True when the matrix of the slice has seen a token, or has what needs none. */
 static bool has_tokens(const struct stats_slice *slice)
 {
@@ -149,13 +173,14 @@ static void check_group(const struct plan *plan, const struct smooth_options *op
     else if (options->gain && !smooth_has_gain(plan, group)) leave(outcome, "there is no norm before it, whose gain could be its statistic");
 }
 
-static enum status make_choice(const struct sources *sources, const struct plan *plan, const struct smooth_options *options, struct choice *choice,
-                               struct err *err)
+static enum status make_choice(struct app *app, const struct sources *sources, const struct plan *plan, const struct smooth_options *options,
+                               struct choice *choice, bool *told, struct err *err)
 {
     struct smooth_outcome *outcome = choice->outcome;
     check_group(plan, options, outcome);
     if (outcome->fate == SMOOTH_LEFT || options->gain) return OK;
     enum status status = find_statistics(sources, plan, choice, err);
+    if (!status && sources->lookup) status = compare_statistics(app, sources, plan, choice, told, err);
     if (!status && !choice->slice.entry) leave(outcome, "there are no statistics of its input");
     else if (!status && !has_tokens(&choice->slice)) leave(outcome, "no token of the statistics went through it");
     return status;
@@ -310,10 +335,11 @@ static enum status decide(struct app *app, struct plan *plan, struct smoothing *
 {
     const size_t n = smoothing->n_outcomes - first;
     struct choice *choices = calloc(n + 1, sizeof *choices);
+    bool told = false;
     enum status status = choices ? OK : err_set(err, ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < n && !status; i++) {
         choices[i].outcome = &smoothing->outcomes[first + i];
-        status = make_choice(sources, plan, &smoothing->options, &choices[i], err);
+        status = make_choice(app, sources, plan, &smoothing->options, &choices[i], &told, err);
     }
     if (!status) status = smooth_choose_all(app, plan, &smoothing->options, choices, n, err);
     free(choices);
