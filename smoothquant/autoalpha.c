@@ -15,6 +15,7 @@
 #include "base/size.h"
 #include "smoothquant/qdq8.h"
 #include "smoothquant/smooth_cache.h"
+#include "smoothquant/smooth_panel.h"
 
 enum pass { PASS_PLAIN, PASS_CODED, PASS_BLOCK };
 
@@ -52,6 +53,8 @@ struct autoalpha_hook {
     struct probe *linears, *blocks;
     double *sums; /* as result->losses */
     float *s, *inverse, *w, *acts, *y; /* of one linear */
+    double *panel;
+    smooth_panel_add *add;
     size_t acts_capacity, y_capacity;
     size_t max_in, max_weights;
 };
@@ -133,14 +136,24 @@ static const float *scales_of(struct autoalpha_hook *hook, size_t group, struct 
 
 /* ---- linears -------------------------------------------------------------------------------------------------------------------- */
 
-static void multiply(const struct autoalpha_linear *linear, const float *w, const float *x, uint64_t n_tokens, float *y)
+/* y = W x + bias for all tokens, eight at a time: the panel's rows are tokens, its vectors the rows of W. */
+static void multiply(const struct autoalpha_hook *hook, const struct autoalpha_linear *linear, const float *w, const float *x, uint64_t n_tokens,
+                     float *y)
 {
-    for (uint64_t t = 0; t < n_tokens; t++)
-        for (uint64_t i = 0; i < linear->n_out; i++) {
-            double sum = 0.0;
-            for (uint64_t j = 0; j < linear->n_in; j++) sum += (double)x[t * linear->n_in + j] * (double)w[i * linear->n_in + j];
-            y[t * linear->n_out + i] = (float)(linear->bias ? sum + (double)linear->bias[i] : sum);
+    for (uint64_t t = 0; t < n_tokens; t += SMOOTH_PANEL) {
+        const uint64_t count = size_min(n_tokens - t, SMOOTH_PANEL);
+        smooth_panel_load(hook->panel, NULL, x + t * linear->n_in, NULL, count, linear->n_in);
+        for (uint64_t i = 0; i < linear->n_out; i += SMOOTH_VECTORS) {
+            double sums[SMOOTH_VECTORS][SMOOTH_PANEL];
+            const uint64_t n_rows = size_min(linear->n_out - i, SMOOTH_VECTORS);
+            smooth_panel_times(hook->add, hook->panel, w + i * linear->n_in, n_rows, linear->n_in, sums);
+            for (uint64_t k = 0; k < count * n_rows; k++) {
+                const uint64_t row = i + k % n_rows;
+                const double sum = sums[k % n_rows][k / n_rows];
+                y[(t + k / n_rows) * linear->n_out + row] = (float)(linear->bias ? sum + (double)linear->bias[row] : sum);
+            }
         }
+    }
 }
 
 /* Linear( QDQ8(x / s), QDQ8(W s) ). */
@@ -163,7 +176,7 @@ static enum status run_coded(struct autoalpha_hook *hook, size_t l, struct choic
     const struct qdq_params params = qdq_act_params(low, high, 8);
     qdq_apply(&params, hook->acts, n_tokens * n, hook->acts);
     qdq_weight_linear(hook->w, linear->n_out, n, 8, QDQ_SYM, hook->w, NULL);
-    multiply(linear, hook->w, hook->acts, n_tokens, y);
+    multiply(hook, linear, hook->w, hook->acts, n_tokens, y);
     return OK;
 }
 
@@ -173,7 +186,7 @@ enum status autoalpha_linear_run(struct autoalpha_hook *hook, size_t l, const fl
     const struct autoalpha_linear *linear = &hook->model->linears[l];
     struct probe *probe = &hook->linears[l];
     if (hook->pass == PASS_PLAIN || !hook->tuned[l]) {
-        multiply(linear, linear->w, x, n_tokens, y);
+        multiply(hook, linear, linear->w, x, n_tokens, y);
         return hook->pass == PASS_PLAIN && hook->tuned[l] ? keep(&probe->plain, y, n_tokens, linear->n_out, err) : OK;
     }
     enum status status = run_coded(hook, l, hook->now[linear->group], x, n_tokens, y, err);
@@ -413,8 +426,8 @@ static enum status find_groups(struct autoalpha_hook *hook, struct err *err)
         const struct autoalpha_linear *linear = &model->linears[l];
         const size_t g = linear->group;
         hook->tuned[l] = takes_part(hook, g);
-        if (!hook->tuned[l]) continue;
         hook->max_in = (size_t)size_max(hook->max_in, linear->n_in);
+        if (!hook->tuned[l]) continue;
         hook->max_weights = (size_t)size_max(hook->max_weights, linear->n_in * linear->n_out);
         if (hook->first[g] == model->n_linears) {
             hook->first[g] = l;
@@ -455,7 +468,9 @@ static enum status begin(struct autoalpha_hook *hook, struct err *err)
     hook->s = malloc((hook->max_in + 1) * sizeof *hook->s);
     hook->inverse = malloc((hook->max_in + 1) * sizeof *hook->inverse);
     hook->w = malloc((hook->max_weights + 1) * sizeof *hook->w);
-    if (!hook->s || !hook->inverse || !hook->w) return no_memory(err);
+    hook->panel = malloc((hook->max_in + 1) * SMOOTH_PANEL * sizeof *hook->panel);
+    hook->add = smooth_panel_best();
+    if (!hook->s || !hook->inverse || !hook->w || !hook->panel) return no_memory(err);
     fill_cache(hook);
     struct choice start = { hook->result->n_grid, hook->settings->init_alpha };
     for (size_t a = 0; a < hook->result->n_grid; a++)
@@ -497,6 +512,7 @@ static void end(struct autoalpha_hook *hook)
     free(hook->w);
     free(hook->acts);
     free(hook->y);
+    free(hook->panel);
 }
 
 enum status autoalpha_tune(const struct autoalpha_model *model, const struct autoalpha_settings *settings, struct autoalpha_result *result,

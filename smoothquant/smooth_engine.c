@@ -106,7 +106,7 @@ static enum status open_desk(struct engine *engine, struct engine_desk *desk, st
     desk->v = malloc(n_weights * sizeof *desk->v);
     desk->y = malloc(n_weights * sizeof *desk->y);
     desk->targets = calloc(problem->n_members + 1, sizeof *desk->targets);
-    if (!desk->v || !desk->y || !desk->targets || !smooth_bench_open(&desk->bench, n))
+    if (!desk->v || !desk->y || !desk->targets || !smooth_bench_open(&desk->bench, n, problem->n_sample))
         return err_set(err, ERR_MEMORY, "out of memory for a search of %zu channels", n);
     enum status status = OK;
     for (size_t m = 0; m < problem->n_members && status == OK && engine->settings->loss != SMOOTH_LOSS_W8A8; m++)

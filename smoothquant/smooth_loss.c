@@ -1,9 +1,9 @@
 /* smooth_loss.c: see smooth_loss.h.
  *
- * Drawing: rows r .. r+7 -> panel[j][8] -> 8 sums at a time
- * Why this way: see smooth_loss.h; eight independent sums side by side are what a compiler turns into vectors without changing any of them.
+ * Drawing: rows r .. r+7 -> panel -> sums with H or with tokens
+ * Why this way: see smooth_loss.h and smooth_panel.h.
  * Corner cases: see smooth_loss.h.
- * Reference: see smooth_loss.h. Worked number: packed row j of H begins at j n - j (j - 1) / 2.
+ * Reference: see smooth_loss.h. Worked number: see there.
  */
 #include "smoothquant/smooth_loss.h"
 
@@ -76,11 +76,17 @@ void smooth_view_close(struct smooth_view *view)
     *view = (struct smooth_view){ 0 };
 }
 
-bool smooth_bench_open(struct smooth_bench *bench, uint64_t n)
+bool smooth_bench_open(struct smooth_bench *bench, uint64_t n, uint64_t n_sample)
 {
-    const size_t n_panel = (size_t)n * SMOOTH_PANEL + 1;
-    *bench = (struct smooth_bench){ n, malloc(n_panel * sizeof(double)), malloc(n_panel * sizeof(double)), malloc(n_panel * sizeof(float)) };
-    return bench->panel && bench->other && bench->rows;
+    const size_t n_panel = (size_t)n * SMOOTH_PANEL + 1, n_sums = (size_t)n_sample + SMOOTH_VECTORS;
+    *bench = (struct smooth_bench){ .n = n,
+                                    .add = smooth_panel_best(),
+                                    .panel = malloc(n_panel * sizeof *bench->panel),
+                                    .other = malloc(n_panel * sizeof *bench->other),
+                                    .rows = malloc(n_panel * sizeof *bench->rows),
+                                    .sums = malloc(n_sums * sizeof *bench->sums),
+                                    .coded = malloc(n_sums * sizeof *bench->coded) };
+    return bench->panel && bench->other && bench->rows && bench->sums && bench->coded;
 }
 
 void smooth_bench_close(struct smooth_bench *bench)
@@ -88,6 +94,8 @@ void smooth_bench_close(struct smooth_bench *bench)
     free(bench->panel);
     free(bench->other);
     free(bench->rows);
+    free(bench->sums);
+    free(bench->coded);
     *bench = (struct smooth_bench){ 0 };
 }
 
@@ -111,52 +119,19 @@ static double diag_row(const float *v, const float *y, const double *energy, uin
     return lanes[0];
 }
 
-/* ---- eight rows at a time ------------------------------------------------------------------------------------------------------- */
+/* ---- gram, sample --------------------------------------------------------------------------------------------------------------- */
 
-/* panel[j][r] = (y - v) / s of row r; zeros for rows that are not there. v NULL: 0. */
-static void load_panel(double *panel, const float *v, const float *y, const double *inverse, uint64_t n_rows, uint64_t n)
+static void gram_panel(const struct smooth_bench *bench, const struct smooth_problem *problem, double rows[SMOOTH_PANEL])
 {
-    for (size_t r = 0; r < SMOOTH_PANEL; r++)
-        for (uint64_t j = 0; j < n; j++) {
-            double d = 0.0;
-            if (r < n_rows) d = v ? (double)(y[r * n + j] - v[r * n + j]) : (double)y[r * n + j];
-            panel[j * SMOOTH_PANEL + r] = inverse ? d * inverse[j] : d;
-        }
-}
-
-static void add_product(double factor, const double *restrict column, double *restrict sums)
-{
-    for (size_t r = 0; r < SMOOTH_PANEL; r++) sums[r] += factor * column[r];
-}
-
-/* sums[r] = row r of the panel times x. */
-static void times(const double *panel, const float *x, uint64_t n, double sums[SMOOTH_PANEL])
-{
-    for (size_t r = 0; r < SMOOTH_PANEL; r++) sums[r] = 0.0;
-    for (uint64_t j = 0; j < n; j++) add_product((double)x[j], panel + j * SMOOTH_PANEL, sums);
-}
-
-static void gram_panel(const struct smooth_problem *problem, const double *panel, double rows[SMOOTH_PANEL])
-{
-    const uint64_t n = problem->channels.n;
-    const float *h = problem->gram;
-    for (uint64_t j = 0; j < n; h += n - j, j++) {
-        const double *own = panel + j * SMOOTH_PANEL;
-        double sums[SMOOTH_PANEL] = { 0 };
-        for (uint64_t k = j + 1; k < n; k++) add_product((double)h[k - j], panel + k * SMOOTH_PANEL, sums);
-        for (size_t r = 0; r < SMOOTH_PANEL; r++) rows[r] += own[r] * ((double)h[0] * own[r] + 2.0 * sums[r]);
-    }
+    smooth_panel_quadratic(bench->add, bench->panel, problem->gram, bench->n, rows);
     for (size_t r = 0; r < SMOOTH_PANEL; r++) rows[r] *= problem->gram_factor;
 }
 
-static void sample_panel(const struct smooth_problem *problem, const double *panel, double rows[SMOOTH_PANEL])
+static void sample_panel(const struct smooth_bench *bench, const struct smooth_problem *problem, double rows[SMOOTH_PANEL])
 {
-    const uint64_t n = problem->channels.n;
-    for (uint64_t t = 0; t < problem->n_sample; t++) {
-        double sums[SMOOTH_PANEL];
-        times(panel, problem->sample + t * n, n, sums);
-        for (size_t r = 0; r < SMOOTH_PANEL; r++) rows[r] += sums[r] * sums[r];
-    }
+    smooth_panel_times(bench->add, bench->panel, problem->sample, problem->n_sample, bench->n, bench->sums);
+    for (uint64_t t = 0; t < problem->n_sample; t++)
+        for (size_t r = 0; r < SMOOTH_PANEL; r++) rows[r] += bench->sums[t][r] * bench->sums[t][r];
     for (size_t r = 0; r < SMOOTH_PANEL; r++) rows[r] /= (double)problem->n_sample;
 }
 
@@ -169,8 +144,8 @@ double smooth_loss_rows(struct smooth_bench *bench, const struct smooth_problem 
     for (uint64_t r = 0; loss != SMOOTH_LOSS_DIAG && r < n_rows; r += SMOOTH_PANEL) {
         double rows[SMOOTH_PANEL] = { 0 };
         const uint64_t count = n_rows - r < SMOOTH_PANEL ? n_rows - r : SMOOTH_PANEL;
-        load_panel(bench->panel, v + r * n, y + r * n, view->inverse, count, n);
-        (loss == SMOOTH_LOSS_GRAM ? gram_panel : sample_panel)(problem, bench->panel, rows);
+        smooth_panel_load(bench->panel, v + r * n, y + r * n, view->inverse, count, n);
+        (loss == SMOOTH_LOSS_GRAM ? gram_panel : sample_panel)(bench, problem, rows);
         for (size_t k = 0; k < count; k++) sum += rows[k];
     }
     return sum;
@@ -183,12 +158,10 @@ double smooth_output_max(struct smooth_bench *bench, const struct smooth_problem
     const uint64_t n = bench->n;
     double most = 0.0;
     for (uint64_t r = 0; r < n_rows; r += SMOOTH_PANEL) {
-        load_panel(bench->panel, NULL, w + r * n, NULL, n_rows - r, n);
-        for (uint64_t t = 0; t < problem->n_sample; t++) {
-            double sums[SMOOTH_PANEL];
-            times(bench->panel, problem->sample + t * n, n, sums);
-            for (size_t k = 0; k < SMOOTH_PANEL; k++) most = fmax(most, fabs(sums[k]));
-        }
+        smooth_panel_load(bench->panel, NULL, w + r * n, NULL, n_rows - r, n);
+        smooth_panel_times(bench->add, bench->panel, problem->sample, problem->n_sample, n, bench->sums);
+        for (uint64_t t = 0; t < problem->n_sample; t++)
+            for (size_t k = 0; k < SMOOTH_PANEL; k++) most = fmax(most, fabs(bench->sums[t][k]));
     }
     return most;
 }
@@ -202,17 +175,15 @@ double smooth_loss_w8a8(struct smooth_bench *bench, const struct smooth_problem 
         const uint64_t count = n_rows - r < SMOOTH_PANEL ? n_rows - r : SMOOTH_PANEL;
         double rows[SMOOTH_PANEL] = { 0 };
         qdq_weight_linear(v + r * n, count, n, 8, QDQ_SYM, bench->rows, NULL);
-        load_panel(bench->panel, NULL, w + r * n, NULL, count, n);
-        load_panel(bench->other, NULL, bench->rows, NULL, count, n);
-        for (uint64_t t = 0; t < problem->n_sample; t++) {
-            double plain[SMOOTH_PANEL], coded[SMOOTH_PANEL];
-            times(bench->panel, problem->sample + t * n, n, plain);
-            times(bench->other, view->acts + t * n, n, coded);
+        smooth_panel_load(bench->panel, NULL, w + r * n, NULL, count, n);
+        smooth_panel_load(bench->other, NULL, bench->rows, NULL, count, n);
+        smooth_panel_times(bench->add, bench->panel, problem->sample, problem->n_sample, n, bench->sums);
+        smooth_panel_times(bench->add, bench->other, view->acts, problem->n_sample, n, bench->coded);
+        for (uint64_t t = 0; t < problem->n_sample; t++)
             for (size_t k = 0; k < SMOOTH_PANEL; k++) {
-                const double d = fabs(plain[k] / output_max - coded[k] / output_max);
+                const double d = fabs(bench->sums[t][k] / output_max - bench->coded[t][k] / output_max);
                 rows[k] += power == 0.5 ? sqrt(d) : d * d;
             }
-        }
         for (size_t k = 0; k < count; k++) sum += rows[k];
     }
     return sum;

@@ -14,9 +14,8 @@
 #ifndef LLMQ_SMOOTHQUANT_SMOOTH_LOSS_H
 #define LLMQ_SMOOTHQUANT_SMOOTH_LOSS_H
 
+#include "smoothquant/smooth_panel.h"
 #include "smoothquant/smooth_search.h"
-
-#define SMOOTH_PANEL 8u /* rows at a time */
 
 /* A candidate as losses see it; zeroed before the first use. */
 struct smooth_view {
@@ -36,11 +35,13 @@ void smooth_view_close(struct smooth_view *view);
 /* Working memory of one thread. */
 struct smooth_bench {
     uint64_t n;
+    smooth_panel_add *add;
     double *panel, *other; /* [n][SMOOTH_PANEL] */
     float *rows; /* [SMOOTH_PANEL][n] */
+    double (*sums)[SMOOTH_PANEL], (*coded)[SMOOTH_PANEL]; /* [n_sample and up to SMOOTH_VECTORS more] */
 };
 
-bool smooth_bench_open(struct smooth_bench *bench, uint64_t n);
+bool smooth_bench_open(struct smooth_bench *bench, uint64_t n, uint64_t n_sample);
 void smooth_bench_close(struct smooth_bench *bench);
 
 /* Loss diag, gram or sample of n_rows rows. */
