@@ -525,3 +525,37 @@ ARCHITECTURES = {
     "deepseek-v2": lambda seed=27: deepseek(seed), "deepseek-v2-lite": lambda seed=28: deepseek(seed, q_rank=0), "deepseek-v3": lambda seed=29: deepseek(seed, 3),
     "gpt-oss": lambda seed=30: gpt_oss(seed),
 }
+
+
+def llama_of(config, tensors):
+    """A Model around the tensors of a Llama that exists."""
+    c = config
+    hd = c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
+    m = llama(1, c["num_attention_heads"], c["num_key_value_heads"], hd, c["hidden_size"], c["intermediate_size"], c["num_hidden_layers"])
+    assert {n for n in m.tensors if n != "lm_head.weight"} <= set(tensors)
+    m.config, m.tensors = dict(config), dict(tensors)
+    m.tokens = np.random.default_rng(3).integers(3, c["vocab_size"], 24)
+    return m
+
+
+def inject(model, ex2, c, kinds=("N",), n_channels=2, seed=5):
+    """(tensors, statistics) of the same function with outliers: in each group of these kinds, producer channels times c, their consumers' columns divided by it."""
+    rng = np.random.default_rng(seed)
+    tensors, ex2 = {n: x.copy() for n, x in model.tensors.items()}, {k: v.copy() for k, v in ex2.items()}
+    for g in model.groups:
+        if g.kind not in kinds:
+            continue
+        p = rng.choice(g.owner.max() + 1, n_channels, replace=False)
+        producer, consumer = np.ones(g.owner.max() + 1, np.float32), np.ones(g.n, np.float32)
+        producer[p] = c
+        consumer[np.isin(g.owner, p)] = c
+        for side in g.producers:
+            tensors[side.tensor] = tensors[side.tensor] * side.factors(tensors[side.tensor].shape, producer)
+        for side in g.consumers:
+            tensors[side.tensor] = tensors[side.tensor] / side.factors(tensors[side.tensor].shape, consumer)
+        seen = set()
+        for side in g.consumers:
+            if (side.tensor, side.mat) not in seen:
+                ex2[(side.tensor, side.mat)] = ex2[(side.tensor, side.mat)] * consumer.astype(np.float64)**2
+                seen.add((side.tensor, side.mat))
+    return tensors, ex2
