@@ -489,24 +489,25 @@ static void store_whole(struct pipeline *pipeline, size_t i, uint8_t *const plan
     if (quant->input_scale) codec_store_input_scale(quant, &entry->shape, entry->input_scale, entry->n_input_sets, planes);
 }
 
-/* Migrates a tile of a kept tensor where it lies. */
-static enum status migrate_kept(struct pipeline *pipeline, size_t i, const struct tile *place, uint8_t *source, struct worker *worker,
-                                struct err *err)
+/* Migrates a tile of a kept tensor where it lies; what is kept is then its source. */
+static enum status migrate_kept(struct pipeline *pipeline, size_t i, uint64_t index, uint8_t *source, struct worker *worker, struct err *err)
 {
     const struct plan_entry *entry = &pipeline->plan->entries[i];
+    if (entry->fate != FATE_KEEP || !entry->fold) return OK;
+    const struct tile place = plane_tile(&entry->source, index);
     const struct tensor *tensor = plan_tensor(pipeline->plan, i);
     const struct kernels *kernels = pipeline->app->kernels;
-    const size_t n = (size_t)(place->n_rows * place->n_cols);
+    const size_t n = (size_t)(place.n_rows * place.n_cols);
     char name[200];
     tensor->dtype->widen(source, n, worker->migrated);
     const bool finite = kernels->all_finite(worker->migrated, n);
-    fold_apply(entry->fold, place, worker->migrated);
+    fold_apply(entry->fold, &place, worker->migrated);
     tensor->dtype->narrow(worker->migrated, n, source);
     tensor->dtype->widen(source, n, worker->migrated);
     if (!finite || kernels->all_finite(worker->migrated, n)) return OK;
     return err_set(err, ERR_DATA, "cannot migrate tensor '%s' of '%s': a number near row %llu, column %llu becomes too large for %s",
-                   err_name(tensor->name, strlen(tensor->name), name, sizeof name), pipeline->plan->container->path, (unsigned long long)place->row,
-                   (unsigned long long)place->col, tensor->dtype->name);
+                   err_name(tensor->name, strlen(tensor->name), name, sizeof name), pipeline->plan->container->path, (unsigned long long)place.row,
+                   (unsigned long long)place.col, tensor->dtype->name);
 }
 
 /* Encodes, moves, splits or narrows one tile into planes (each pointing at this tile's place) and lists its parts. */
@@ -518,8 +519,6 @@ static enum status do_tile(struct pipeline *pipeline, size_t i, uint64_t index, 
     struct tile place = plane_tile(&entry->source, index);
     size_t n_items = (size_t)(place.n_rows * place.n_cols);
     enum status status = OK;
-    if (entry->fate == FATE_KEEP && entry->fold) status = migrate_kept(pipeline, i, &place, source, worker, err);
-    if (status) return status;
     if (entry->fate == FATE_QUANTISE) status = quantise_tile(pipeline, i, &place, source, planes, worker, measure, err);
     else if (entry->fate == FATE_CARRY) status = carry_tile(pipeline, i, index, &place, source, planes, worker, err);
     else if (entry->fate == FATE_CAST) entry->cast->narrow((const float *)(const void *)source, n_items, planes[0]);
@@ -584,8 +583,9 @@ static enum status encode_job(void *context, unsigned worker_index, const struct
     for (uint64_t k = 0; k < job->n_tiles && !status; k++) {
         uint64_t index = job->first_tile + k, nbytes = plan_tile_nbytes(plan, job->tensor, index);
         worker->measures[k] = (struct measure){ 0 };
+        status = migrate_kept(pipeline, job->tensor, index, source, worker, err);
         if (plan->writer->digests) worker->digests[k] = digest128(source, (size_t)nbytes);
-        status = do_tile(pipeline, job->tensor, index, source, planes, worker, &worker->measures[k], &n_parts, err);
+        if (!status) status = do_tile(pipeline, job->tensor, index, source, planes, worker, &worker->measures[k], &n_parts, err);
         source += nbytes;
         for (uint32_t p = 0; p < out->n_planes; p++)
             if (!entry->whole[p]) planes[p] += plane_tile_nbytes(&out->planes[p].plane, index);
