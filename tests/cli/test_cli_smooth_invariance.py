@@ -11,6 +11,7 @@ from smooth_support import SmoothTest, read_safetensors, reader, save_model, smo
 FORMATS = (["int4", "--group-size", "32"], ["int4", "--group-size", "128"], ["int3", "--group-size", "32"], ["uint4", "--group-size", "64"], ["int8", "--group-size", "channel"],
            ["int4:rule=mse", "--group-size", "32"], ["mxfp4"], ["mxfp4", "--scale-rule", "search"], ["mxint8"], ["bfp16"], ["bfp12", "--scale-rule", "search"], ["nvfp4"], ["fp8_e4m3"], ["nf4"],
            ["q4_0"], ["mx6"])
+FEW = (FORMATS[0], FORMATS[6], FORMATS[9], FORMATS[11], FORMATS[13], FORMATS[14])
 MODELS = {"tiny": TINY, "stories": os.path.join(SHARED, "llm", "stories260K-hf-f32")}
 
 
@@ -39,11 +40,11 @@ class Invariance(SmoothTest):
         differ = [key for key in want if got[key] != want[key]]
         self.assertEqual(differ, [], f"{what}: {len(differ)} of {len(want)} planes differ")
 
-    def powers(self, which, kinds, more=(), formats=FORMATS):
+    def powers(self, which, kinds, more=(), formats=FORMATS, factors=(4.0, 16.0, 64.0)):
         model, dtype, ex2 = self.load(which)
         self.write("plain", model, dtype, model.tensors, ex2)
         names = []
-        for c in (4.0, 16.0, 64.0):
+        for c in factors:
             names.append(f"c{int(c)}")
             self.write(names[-1], model, dtype, *smooth_models.inject(model, ex2, c, kinds))
         for how in formats:
@@ -55,7 +56,7 @@ class Invariance(SmoothTest):
     # ---- norms
 
     def test_norms_of_the_bundled_model(self):
-        self.powers("tiny", ("N",))
+        self.powers("tiny", ("N",), formats=FEW)
 
     def test_norms_of_a_trained_model(self):
         self.powers("stories", ("N",))
@@ -72,12 +73,12 @@ class Invariance(SmoothTest):
     def test_values(self):
         for which in MODELS:
             with self.subTest(which=which):
-                self.powers(which, ("VG",), ("--smooth-groups", "vo"), FORMATS[:4] + FORMATS[6:])
+                self.powers(which, ("VG",), ("--smooth-groups", "vo"), FEW, (4.0, 64.0))
 
     def test_up(self):
         for which in MODELS:
             with self.subTest(which=which):
-                self.powers(which, ("U",), ("--smooth-groups", "updown"), FORMATS[:4] + FORMATS[6:])
+                self.powers(which, ("U",), ("--smooth-groups", "updown"), FEW, (4.0, 64.0))
 
     # ---- a search
 
@@ -87,22 +88,21 @@ class Invariance(SmoothTest):
         self.write("plain", model, dtype, model.tensors, ex2)
         self.write("c16", model, dtype, *smooth_models.inject(model, ex2, 16.0))
         self.write("c256", model, dtype, *smooth_models.inject(model, ex2, 256.0))
-        args = ("--alpha", "auto", "--alpha-min", "0.25", "--alpha-step", "0.25")  # alpha 0 of a dead channel would be its weight alone
+        args = ("--alpha", "auto", "--alpha-min", "0.25", "--alpha-step", "0.25")
         for how in FORMATS:
             want = None
             for name in ("plain", "c16", "c256"):
                 with self.subTest(how=how, name=name):
-                    got = self.codes(name, how, *args)
                     found = self.ok_json("plan", "--in", name, "--smooth", name + ".stats", *args, "--format", *how)["smoothing"]["groups"]
-                    chosen = [(g["id"], g["alpha"], g["identity"]) for g in found]
+                    chosen = {g["id"]: (g["alpha"], g["loss"]) for g in found}
                     if want is None:
-                        want, same, losses = got, chosen, [g["loss"] for g in found]
+                        want, same = self.codes(name, how, *args), chosen
                         continue
-                    if any(i for _, _, i in same) or any(i for _, _, i in chosen):
-                        continue  # identity is what an injected model cannot afford
-                    self.assertEqual(chosen, same)
-                    self.assertEqual([g["loss"] for g in found], losses)
-                    self.assert_same_planes(got, want, name)
+                    injected = {i for i, (alpha, _) in same.items() if i.endswith("layernorm") and alpha is None}  # identity is what an injected model cannot afford
+                    self.assertEqual({i: c for i, c in chosen.items() if i not in injected}, {i: c for i, c in same.items() if i not in injected})
+                    self.assertLess(len(injected), len(same) / 2)
+                    if not injected:
+                        self.assert_same_planes(self.codes(name, how, *args), want, name)
 
     # ---- any factor
 
