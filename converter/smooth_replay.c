@@ -167,10 +167,18 @@ static enum status read_vectors(struct replay *replay, const cJSON *item, struct
     return status ? status : inverse_factors(outcome, err);
 }
 
+/* The same group, or the same matrix on its own. */
+static bool is_same(const struct smooth_group *a, const struct smooth_group *b)
+{
+    if (a == b) return true;
+    if (a->n_producers || b->n_producers) return false;
+    return a->consumers[0].tensor == b->consumers[0].tensor && a->consumers[0].mat == b->consumers[0].mat;
+}
+
 static enum status check_new(const struct smoothing *smoothing, const struct smooth_group *group, struct err *err)
 {
     for (size_t i = 0; i < smoothing->n_outcomes; i++)
-        if (smoothing->outcomes[i].group == group) return err_set(err, ERR_DATA, "it is there twice");
+        if (is_same(smoothing->outcomes[i].group, group)) return err_set(err, ERR_DATA, "it is there twice");
     return OK;
 }
 
@@ -192,6 +200,8 @@ static enum status read_group(struct replay *replay, const cJSON *item, size_t i
         status = outcome.group->id ? make_single(replay, item, outcome.group, err) : err_set(err, ERR_MEMORY, "out of memory");
     } else if (!(outcome.group = find_group(&smoothing->groups, id))) {
         status = err_set(err, ERR_DATA, "the model has no such group");
+    } else if (strcmp(kind, smooth_kind_name(outcome.group->kind)) != 0) {
+        status = err_set(err, ERR_DATA, "kind is '%.40s', but %s in the model", kind, smooth_kind_name(outcome.group->kind));
     }
     if (!status) status = check_new(smoothing, outcome.group, err);
     if (!status) status = add_outcome(smoothing, &outcome, err);
