@@ -719,8 +719,8 @@ enum status pipeline_execute(const struct app *app, const struct plan *plan, str
     double start = clock_seconds();
     enum status status = outset_open(app->io, settings_flag(&app->settings, SET_FORCE), &set, err);
     for (size_t i = 0; i < plan->container->n_files && !status; i++) status = outset_add_input(set, &plan->container->files[i], err);
-    if (!status) status = pipeline_run(app, plan, set, result, err);
     if (!status) status = smooth_write_files(plan, set, err);
+    if (!status) status = pipeline_run(app, plan, set, result, err);
     result->out_nbytes = outset_nbytes(set);
     if (!status) status = outset_commit(set, err);
     outset_close(set);
