@@ -204,7 +204,7 @@ def write_bytes(path, data):
 
 # ---- the test case ------------------------------------------------------------------------------------------------------------------
 
-PROGRESS = re.compile(r"(convert|dequantize|compare|scan|verify): .* of .*, .* s$")
+PROGRESS = re.compile(r"(convert|dequantize|compare|scan|verify|smooth): .* of .*, .* s$")
 
 
 class CliTest(unittest.TestCase):
