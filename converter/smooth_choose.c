@@ -500,6 +500,9 @@ static uint64_t total_nbytes(const struct chooser *chooser)
 enum status smooth_choose_all(struct app *app, struct plan *plan, const struct smooth_options *options, struct choice *choices, size_t n,
                               struct err *err)
 {
+    bool any = false;
+    for (size_t i = 0; i < n; i++) any |= choices[i].outcome->fate != SMOOTH_LEFT;
+    if (!any) return OK;
     const unsigned n_workers = (unsigned)size_max(1, size_min(plan->n_threads_asked, plan->max_ram / WORKER_NBYTES));
     struct chooser chooser = { app, plan, options, choices, n, calloc(n_workers, sizeof *chooser.readers), NULL };
     enum status status = chooser.readers ? OK : err_set(err, ERR_MEMORY, "out of memory");
