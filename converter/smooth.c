@@ -243,6 +243,18 @@ static enum status fold_group(const struct plan *plan, struct smoothing *smoothi
     return status;
 }
 
+static bool can_store(const struct plan *plan)
+{
+    return plan->writer->quantised && !plan->writer->blocks;
+}
+
+static enum status check_storage(const struct plan *plan, const struct smooth_options *options, struct err *err)
+{
+    if (can_store(plan) || (options->folding && !options->runtime)) return OK;
+    return err_set(err, ERR_USAGE, "%s stores factors beside the weights, which only .llmq files hold",
+                   options->folding ? "--smooth-runtime" : "--folding off");
+}
+
 /* The plane of factors that undo what the columns were multiplied by. */
 static enum status store_group(struct plan *plan, struct smoothing *smoothing, const struct smooth_outcome *outcome, struct err *err)
 {
@@ -252,6 +264,8 @@ static enum status store_group(struct plan *plan, struct smoothing *smoothing, c
         struct plan_entry *entry = &plan->entries[side->tensor];
         const uint64_t n = entry->shape.n_matrices * entry->shape.cols;
         float **scales = &smoothing->input_scales[side->tensor];
+        if (!can_store(plan))
+            return err_set(err, ERR_UNSUPPORTED, "'%s': factors beside the weights are held by .llmq files only", outcome->group->id);
         if (entry->fate != FATE_QUANTISE || side->along_rows)
             return err_set(err, ERR_UNSUPPORTED, "'%s': factors can be stored beside quantised weights of linear layers only",
                            plan->container->tensors[side->tensor].name);
@@ -399,7 +413,8 @@ enum status plan_smooth(struct app *app, struct plan *plan, struct err *err)
     if (!smoothing) return err_set(err, ERR_MEMORY, "out of memory");
     plan->smoothing = smoothing;
     smoothing->options = options;
-    status = open_groups(app, plan, smoothing, err);
+    status = check_storage(plan, &options, err);
+    if (!status) status = open_groups(app, plan, smoothing, err);
     if (!status && (options.recipe || options.inverse)) status = smooth_recipe_replay(app, plan, smoothing, err);
     else if (!status) status = from_statistics(app, plan, smoothing, err);
     if (!status) status = apply_all(plan, smoothing, err);
