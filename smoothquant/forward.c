@@ -49,7 +49,10 @@ struct unit_list {
 static void unit_failed(struct unit_list *list, size_t unit, const struct err *err)
 {
     pthread_mutex_lock(&list->mutex);
-    if (unit < list->failed) {
+    /* those that only stopped because another one failed have nothing to say */
+    const bool better = err->code != ERR_CANCELLED && list->err.code == ERR_CANCELLED,
+               worse = err->code == ERR_CANCELLED && list->err.code != ERR_CANCELLED;
+    if (list->failed == SIZE_MAX || better || (unit < list->failed && !worse)) {
         list->failed = unit;
         list->err = *err;
     }
