@@ -6,6 +6,7 @@
  * Reference: design.md 1. Example: llmq convert --in model.safetensors --format mxfp4 writes ./model.mxfp4.llmq.
  */
 #include "converter/app.h"
+#include "converter/budget.h"
 #include "converter/convert_report.h"
 #include "converter/report.h"
 #include "converter/smooth.h"
@@ -22,29 +23,44 @@ static enum status write_recipes(struct app *app, const struct plan *plan, struc
     return status;
 }
 
+/* The recipe, or under a bit budget the one that is chosen. */
+static enum status open_recipe(struct app *app, struct recipe *recipe, struct budget_report *budget, struct err *err)
+{
+    static const enum setting_id budgets[] = { SET_CANDIDATES, SET_FREE_FUSED, SET_RECIPE_OUT };
+    *budget = (struct budget_report){ 0 };
+    if (budget_wanted(app)) return budget_recipe(app, recipe, budget, err);
+    for (size_t i = 0; i < sizeof budgets / sizeof budgets[0]; i++)
+        if (settings_given(&app->settings, budgets[i]))
+            return err_set(err, ERR_USAGE, "--%s needs --target-bpw or --target-size", settings_table[budgets[i]].name);
+    return recipe_open(app, recipe, err);
+}
+
 enum status cmd_plan(struct app *app, struct err *err)
 {
-    struct recipe recipe;
+    struct recipe recipe = { 0 };
     struct plan plan = { 0 };
-    enum status status = recipe_open(app, &recipe, err);
-    if (status) return status;
-    status = plan_convert(app, &recipe, &plan, err);
+    struct budget_report budget;
+    enum status status = open_recipe(app, &recipe, &budget, err);
+    if (!status) status = plan_convert(app, &recipe, &plan, err);
+    if (!status && budget_wanted(app)) plan.budget = &budget;
     if (!status) status = write_recipes(app, &plan, err);
     if (!status && settings_flag(&app->settings, SET_JSON)) report_json(stdout, &plan, NULL);
     else if (!status) report_text(stdout, &plan, NULL);
     plan_close(&plan);
     recipe_close(&recipe);
+    budget_report_free(&budget);
     return status;
 }
 
 enum status cmd_convert(struct app *app, struct err *err)
 {
-    struct recipe recipe;
+    struct recipe recipe = { 0 };
     struct plan plan = { 0 };
     struct result result = { 0 };
-    enum status status = recipe_open(app, &recipe, err);
-    if (status) return status;
-    status = plan_convert(app, &recipe, &plan, err);
+    struct budget_report budget;
+    enum status status = open_recipe(app, &recipe, &budget, err);
+    if (!status) status = plan_convert(app, &recipe, &plan, err);
+    if (!status && budget_wanted(app)) plan.budget = &budget;
     if (!status) status = convert_report_check(app, &plan, err);
     if (!status) status = pipeline_execute(app, &plan, &result, err);
     if (!status) status = convert_report_write(app, &plan, &result, err);
@@ -53,5 +69,6 @@ enum status cmd_convert(struct app *app, struct err *err)
     result_free(&result);
     plan_close(&plan);
     recipe_close(&recipe);
+    budget_report_free(&budget);
     return status;
 }

@@ -55,6 +55,7 @@ struct plan_entry {
 };
 
 struct smoothing;
+struct budget_report;
 
 #define PLAN_HELD_NBYTES (1u << 17) /* of observed scales that wait for their tensors to be encoded */
 
@@ -88,6 +89,7 @@ struct plan {
     struct smoothing *smoothing; /* what --smooth decided (smooth.h); NULL: nothing is migrated */
     uint64_t smoothing_nbytes; /* of the factors, which stay */
     size_t migrated_tile_nbytes; /* largest tile of a migrated tensor in f32 */
+    const struct budget_report *budget; /* what --target-bpw or --target-size came to (budget.h); NULL: not asked; not owned */
     bool measure;
     unsigned n_threads_asked, n_workers;
     uint64_t max_ram, ram_nbytes; /* budget; what the plan needs, without the index */

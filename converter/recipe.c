@@ -210,14 +210,20 @@ static enum status recipe_path(const struct app *app, char **path, struct err *e
     return app_config_path(app, name, path, err);
 }
 
-/* Opens the recipe file and takes its settings; its rules come later, behind those of the command line. *doc is NULL without a recipe. */
-static enum status open_recipe_file(struct app *app, struct yaml_doc **doc, struct err *err)
+/* A recipe that is no file. */
+struct recipe_text {
+    const char *text, *name;
+    size_t nbytes;
+};
+
+/* Opens the recipe file (text NULL) and takes its settings; its rules come later, behind those of the command line. *doc is NULL without a recipe. */
+static enum status open_recipe_file(struct app *app, const struct recipe_text *text, struct yaml_doc **doc, struct err *err)
 {
     char *path = NULL;
     *doc = NULL;
-    if (!settings_given(&app->settings, SET_RECIPE)) return OK;
-    enum status status = recipe_path(app, &path, err);
-    if (!status) status = yaml_open(app->io, path, doc, err);
+    if (!text && !settings_given(&app->settings, SET_RECIPE)) return OK;
+    enum status status = text ? yaml_parse(text->text, text->nbytes, text->name, doc, err) : recipe_path(app, &path, err);
+    if (!status && !text) status = yaml_open(app->io, path, doc, err);
     if (!status) status = yaml_expect(*doc, (*doc)->root, YAML_MAP, err);
     if (!status) status = read_settings(app, *doc, err);
     free(path);
@@ -292,7 +298,7 @@ static enum status read_rules(struct app *app, const struct yaml_doc *doc, struc
     return quant_parse(settings_text(&app->settings, SET_FORMAT), &params, &recipe->preset, err);
 }
 
-static enum status read_all(struct app *app, struct recipe *recipe, struct err *err)
+static enum status read_all(struct app *app, const struct recipe_text *text, struct recipe *recipe, struct err *err)
 {
     char *roles_path;
     struct yaml_doc *doc = NULL;
@@ -300,18 +306,28 @@ static enum status read_all(struct app *app, struct recipe *recipe, struct err *
     if (status) return status;
     status = roles_open(app->io, roles_path, &recipe->roles, err);
     free(roles_path);
-    if (!status) status = open_recipe_file(app, &doc, err);
+    if (!status) status = open_recipe_file(app, text, &doc, err);
     if (!status) status = read_rules(app, doc, recipe, err);
     yaml_close(doc);
     return status;
 }
 
-enum status recipe_open(struct app *app, struct recipe *recipe, struct err *err)
+static enum status open_from(struct app *app, const struct recipe_text *text, struct recipe *recipe, struct err *err)
 {
     *recipe = (struct recipe){ 0 };
-    enum status status = read_all(app, recipe, err);
+    enum status status = read_all(app, text, recipe, err);
     if (status) recipe_close(recipe);
     return status;
+}
+
+enum status recipe_open(struct app *app, struct recipe *recipe, struct err *err)
+{
+    return open_from(app, NULL, recipe, err);
+}
+
+enum status recipe_parse(struct app *app, const char *text, size_t nbytes, const char *name, struct recipe *recipe, struct err *err)
+{
+    return open_from(app, &(struct recipe_text){ text, name, nbytes }, recipe, err);
 }
 
 void recipe_close(struct recipe *recipe)

@@ -58,6 +58,8 @@ struct recipe {
 /* Builds the list from app->settings; a recipe file also sets settings that the command line left open. A recipe name without '/' that is no file
  * is looked up in configs/recipes/. */
 enum status recipe_open(struct app *app, struct recipe *recipe, struct err *err);
+/* The same for the text of a recipe, called name in messages, in place of --recipe. */
+enum status recipe_parse(struct app *app, const char *text, size_t nbytes, const char *name, struct recipe *recipe, struct err *err);
 void recipe_close(struct recipe *recipe);
 
 /* What happens to one tensor. */

@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "converter/budget.h"
 #include "converter/print.h"
 #include "converter/progress.h"
 #include "converter/smooth_report.h"
@@ -116,6 +117,19 @@ static void text_result(FILE *out, const struct plan *plan, const struct result 
             show_bytes(result->seconds > 0 ? (uint64_t)((double)plan->source_nbytes / result->seconds) : 0, b));
 }
 
+static void text_budget(FILE *out, const struct budget_report *budget)
+{
+    if (!budget) return;
+    fprintf(out, "target       %llu bytes, %.4f bits per weight of the file; predicted %s%llu, %.4f\n", (unsigned long long)budget->target_nbytes,
+            budget->target_bpw, budget->exact_size ? "" : "at most ", (unsigned long long)budget->predicted_nbytes, budget->predicted_bpw);
+    fprintf(out, "choice       %zu sets:", budget->n_items);
+    for (size_t k = 0; k < budget->n_uses; k++)
+        fprintf(out, "%s %llu tensors %s", k ? "," : "", (unsigned long long)budget->uses[k].n_tensors, budget->uses[k].name);
+    fprintf(out, "; error %.6g%s", budget->error, budget->weighted ? " (weighed)" : "");
+    if (budget->exact) fprintf(out, ", proven least\n");
+    else fprintf(out, ", at most %.3f %% above the least\n", budget->bound > 0.0 ? 100.0 * (budget->error / budget->bound - 1.0) : 100.0);
+}
+
 void report_text(FILE *out, const struct plan *plan, const struct result *result)
 {
     fprintf(out, "%s -> %s\n", plan->container->path, plan->out_path);
@@ -124,6 +138,7 @@ void report_text(FILE *out, const struct plan *plan, const struct result *result
     for (size_t i = 0; i < plan->n_tensors; i++) text_tensor(out, plan, i, result);
     smooth_report_text(out, plan);
     text_totals(out, plan);
+    text_budget(out, plan->budget);
     if (result) text_result(out, plan, result);
 }
 
@@ -219,6 +234,29 @@ static void json_totals(FILE *out, const struct plan *plan)
             plan->n_threads_asked);
 }
 
+static void json_budget(FILE *out, const struct budget_report *budget)
+{
+    if (!budget) return;
+    fprintf(out, ",\"budget\":{\"target_nbytes\":%llu,\"predicted_nbytes\":%llu,\"exact_size\":%s,\"target_bpw\":",
+            (unsigned long long)budget->target_nbytes, (unsigned long long)budget->predicted_nbytes, budget->exact_size ? "true" : "false");
+    print_json_number(out, budget->target_bpw);
+    fputs(",\"predicted_bpw\":", out);
+    print_json_number(out, budget->predicted_bpw);
+    fputs(",\"error\":", out);
+    print_json_number(out, budget->error);
+    fputs(",\"bound\":", out);
+    print_json_number(out, budget->bound);
+    fprintf(out, ",\"proven\":%s,\"weighted\":%s,\"sets\":%zu,\"uses\":[", budget->exact ? "true" : "false", budget->weighted ? "true" : "false",
+            budget->n_items);
+    for (size_t k = 0; k < budget->n_uses; k++) {
+        fprintf(out, "%s{\"format\":", k ? "," : "");
+        print_json_string(out, budget->uses[k].name);
+        fprintf(out, ",\"tensors\":%llu,\"weights\":%llu}", (unsigned long long)budget->uses[k].n_tensors,
+                (unsigned long long)budget->uses[k].n_weights);
+    }
+    fputs("]}", out);
+}
+
 static void json_weighing(FILE *out, const struct weighing *weighing)
 {
     if (!weighing->path) return;
@@ -239,6 +277,7 @@ void report_json(FILE *out, const struct plan *plan, const struct result *result
     for (size_t i = 0; i < plan->n_tensors; i++) json_tensor(out, plan, i, result);
     fputs("\n],", out);
     json_totals(out, plan);
+    json_budget(out, plan->budget);
     json_weighing(out, &plan->weighing);
     smooth_report_json(out, plan);
     if (result) {
