@@ -9,6 +9,7 @@
 #include "converter/budget.h"
 #include "converter/convert_report.h"
 #include "converter/report.h"
+#include "converter/smooth_check.h"
 #include "converter/smooth.h"
 
 /* What a plan may write: the recipe of its migration. */
@@ -42,6 +43,7 @@ enum status cmd_plan(struct app *app, struct err *err)
     struct budget_report budget;
     enum status status = open_recipe(app, &recipe, &budget, err);
     if (!status) status = plan_convert(app, &recipe, &plan, err);
+    if (!status) status = smooth_check(app, &plan, err);
     if (!status && budget_wanted(app)) plan.budget = &budget;
     if (!status) status = write_recipes(app, &plan, err);
     if (!status && settings_flag(&app->settings, SET_JSON)) report_json(stdout, &plan, NULL);
@@ -60,6 +62,7 @@ enum status cmd_convert(struct app *app, struct err *err)
     struct budget_report budget;
     enum status status = open_recipe(app, &recipe, &budget, err);
     if (!status) status = plan_convert(app, &recipe, &plan, err);
+    if (!status) status = smooth_check(app, &plan, err);
     if (!status && budget_wanted(app)) plan.budget = &budget;
     if (!status) status = convert_report_check(app, &plan, err);
     if (!status) status = pipeline_execute(app, &plan, &result, err);

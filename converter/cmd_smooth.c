@@ -7,6 +7,7 @@
  */
 #include "converter/app.h"
 #include "converter/report.h"
+#include "converter/smooth_check.h"
 
 enum status cmd_smooth(struct app *app, struct err *err)
 {
@@ -19,6 +20,7 @@ enum status cmd_smooth(struct app *app, struct err *err)
     enum status status = recipe_open(app, &recipe, err);
     if (status) return status;
     status = plan_smooth_only(app, &recipe, &plan, err);
+    if (!status) status = smooth_check(app, &plan, err);
     if (!status) status = pipeline_execute(app, &plan, &result, err);
     if (!status && settings_flag(settings, SET_JSON)) report_json(stdout, &plan, &result);
     else if (!status && !settings_flag(settings, SET_QUIET)) report_text(stdout, &plan, &result);

@@ -86,6 +86,8 @@ const struct setting settings_table[SET_COUNT] = {
                       "off: change no layer before, store all factors beside the weights, to be applied at run time" },
     [SET_SMOOTH_RUNTIME] = { "smooth-runtime", SETTING_FLAG, NULL, NULL, 0, 0, PLANS, true,
                              "store factors beside weights whose scales cannot be folded into a layer before (.llmq output)" },
+    [SET_SMOOTH_CHECK] = { "smooth-check", SETTING_COUNT, "N", NULL, 1, 65536, SMOOTHS, true,
+                           "run the model on N tokens before and after migration, before anything is written: its logits must be the same" },
     [SET_SMOOTH_RECIPE] = { "smooth-recipe", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS, true,
                             "replay the migration of a recipe, without statistics" },
     [SET_SMOOTH_RECIPE_OUT] = { "smooth-recipe-out", SETTING_TEXT, "FILE", NULL, 0, 0, SMOOTHS, false,

@@ -41,7 +41,15 @@ struct smooth_outcome {
     float *producers, *others; /* [producer channels]: see fold.h; NULL when nothing is folded */
 };
 
+/* What --smooth-check found. */
+struct smooth_checked {
+    uint64_t n_tokens; /* 0: not checked */
+    double largest, kl; /* difference of a logit; mean divergence, nats */
+    bool equal; /* within the reference's tolerance */
+};
+
 struct smoothing {
+    struct smooth_checked check;
     struct smooth_options options;
     char *arch; /* name of the map; NULL: none. Owned */
     struct smooth_groups groups; /* of the map */

@@ -90,6 +90,9 @@ void smooth_report_text(FILE *out, const struct plan *plan)
     for (size_t i = 0; i < smoothing->groups.n_refusals; i++) text_refused(out, &smoothing->groups, i);
     fprintf(out, "groups       %zu folded, %zu stored for run time, %zu left, %zu not foldable; the function changes by at most %.2g of a channel\n",
             smoothing->n_folded, smoothing->n_stored, n_left, smoothing->groups.n_refusals, deviation);
+    if (smoothing->check.n_tokens)
+        fprintf(out, "check        %llu tokens before and after: logits differ by at most %.3g, KL divergence %.3g\n",
+                (unsigned long long)smoothing->check.n_tokens, smoothing->check.largest, smoothing->check.kl);
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------------------------------------------- */
@@ -147,5 +150,13 @@ void smooth_report_json(FILE *out, const struct plan *plan)
     fputs("],\"refused\":[", out);
     for (size_t i = 0; i < smoothing->groups.n_refusals; i++)
         json_reason(out, smoothing->groups.refusals[i].id, smoothing->groups.refusals[i].why, i == 0);
-    fputs("]}", out);
+    fputc(']', out);
+    if (smoothing->check.n_tokens) {
+        fprintf(out, ",\"check\":{\"tokens\":%llu,\"equal\":%s", (unsigned long long)smoothing->check.n_tokens,
+                smoothing->check.equal ? "true" : "false");
+        json_number(out, "largest", smoothing->check.largest);
+        json_number(out, "kl", smoothing->check.kl);
+        fputc('}', out);
+    }
+    fputc('}', out);
 }
