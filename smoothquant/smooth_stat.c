@@ -18,6 +18,8 @@
 #include "number/format.h"
 #include "number/half.h"
 
+#define INFINITE_BIN (0x7f800000u >> 20) /* of calibrate.h: bin b begins at the number with the bits b << 20 */
+
 static const char *const names[SMOOTH_STAT_COUNT] = { "rms", "absmax", "mean", "pctl", "gain" };
 
 /* ---- text ----------------------------------------------------------------------------------------------------------------------- */
@@ -167,7 +169,8 @@ static double edge_of(const struct stats_entry *entry, double percentile, double
         sum += (double)entry->hist[bin];
         if (sum >= rank) break;
     }
-    return bin + 1 < STATS_HIST_BINS ? (double)(bin + 1) * (top / STATS_HIST_BINS) : HUGE_VAL;
+    if (++bin >= STATS_HIST_BINS) return HUGE_VAL;
+    return top > 0.0 ? (double)bin * (top / STATS_HIST_BINS) : bin < INFINITE_BIN ? (double)f32_from_bits((uint32_t)bin << 20) : HUGE_VAL;
 }
 
 static enum status read_percentile(const struct smooth_stat_source *source, double percentile, float *x, struct err *err)
@@ -175,7 +178,7 @@ static enum status read_percentile(const struct smooth_stat_source *source, doub
     const struct stats_entry *entry = entry_of(source);
     if (!entry || is_unseen(source)) return lacks(source, "", err);
     if (entry->sample && entry->n_sample && entry->n_mat == 1) return percentiles_of_sample(source, percentile, x, err);
-    if (!entry->hist || !(source->hist_top > 0.0) || !read_absmax(source, x)) return lacks(source, "in_sample, nor in_hist with in_absmax", err);
+    if (!entry->hist || !read_absmax(source, x)) return lacks(source, "in_sample, nor in_hist with in_absmax", err);
     const float edge = (float)edge_of(entry, percentile, source->hist_top);
     for (uint64_t j = 0; j < source->n; j++) x[j] = fminf(x[j], edge);
     return OK;

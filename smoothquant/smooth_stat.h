@@ -38,7 +38,7 @@ struct smooth_stat_source {
     const struct stats_slice *slice; /* may be NULL, or have no entry, for gain */
     uint64_t n; /* channels; the slice has as many */
     const float *gain; /* n gains of the norm (of 1 + w already 1 + w), for gain alone */
-    double hist_top; /* upper end of in_hist: bin b counts |x| in [b, b + 1) * hist_top / 2048, the last one all above; 0: in_hist is not used */
+    double hist_top; /* 0: bins of in_hist as calibrate.h makes them (8 an octave); else bin b counts |x| in [b, b + 1) * hist_top / 2048 */
 };
 
 /* x[n], rounded to binary32 once, each finite and >= 0. ERR_DATA, naming the field, when the statistics do not have what it needs. */

@@ -7,6 +7,7 @@
  */
 #include "support/support.h"
 
+#include <float.h>
 #include <math.h>
 
 #include "number/half.h"
@@ -142,13 +143,25 @@ static void test_histogram(void **state)
     set->entries[0].hist[0] = 50;
     set->entries[0].hist[9] = 40; /* 90 of 100 below 10 bins */
     set->entries[0].hist[2047] = 10;
-    assert_refused(smooth_stat_read(&from, &stat, x, &err), ERR_DATA, "nor in_hist");
     from.hist_top = 2048;
     assert_ok(smooth_stat_read(&from, &stat, x, &err));
     assert_true(x[0] == 0.25f && x[1] == 10);
     const struct smooth_stat most = { SMOOTH_STAT_PERCENTILE, 95 };
     assert_ok(smooth_stat_read(&from, &most, x, &err));
     assert_true(x[1] == 60);
+    /* bins of 8 an octave: 90 of 100 below the end of the bin of 5, which is 5.5 */
+    uint64_t *hist = set->entries[0].hist;
+    from.hist_top = 0;
+    memset(hist, 0, STATS_HIST_BINS * sizeof *hist);
+    hist[f32_bits(0.0f) >> 20] = 50;
+    hist[f32_bits(5.0f) >> 20] = 40;
+    hist[f32_bits(FLT_MAX) >> 20] = 10;
+    assert_ok(smooth_stat_read(&from, &stat, x, &err));
+    assert_true(x[0] == 0.25f && x[1] == 5.5f);
+    assert_ok(smooth_stat_read(&from, &most, x, &err));
+    assert_true(x[1] == 60);
+    stats_drop_hist(set, &set->entries[0]);
+    assert_refused(smooth_stat_read(&from, &stat, x, &err), ERR_DATA, "nor in_hist");
 }
 
 static void test_sample(void **state)
