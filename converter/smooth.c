@@ -59,6 +59,9 @@ static enum status open_groups(struct app *app, struct plan *plan, struct smooth
     free(dir);
     if (status == ERR_UNSUPPORTED && !smoothing->options.folding) return OK;
     if (!status) status = arch_groups(arch, &smoothing->groups, err);
+    if (!status && !(smoothing->transposed = calloc(plan->n_tensors + 1, sizeof *smoothing->transposed)))
+        status = err_set(err, ERR_MEMORY, "out of memory");
+    for (size_t i = 0; i < plan->n_tensors && !status; i++) smoothing->transposed[i] = arch_is_transposed(arch, plan->entries[i].tensor);
     if (!status && !(smoothing->arch = strdup(arch_name(arch)))) status = err_set(err, ERR_MEMORY, "out of memory");
     arch_close(arch);
     return status;
@@ -161,14 +164,29 @@ static bool has_tokens(const struct stats_slice *slice)
     return !entry->counts || entry->counts[slice->mat] > 0;
 }
 
+/* Whether a consumer is multiplied: factors that are stored stand beside codes whose inputs lie along the columns, other consumers see their inputs as
+ * they were. */
+static bool takes_factors(const struct plan *plan, const struct smooth_outcome *outcome, const struct smooth_side *side)
+{
+    return outcome->fate == SMOOTH_FOLDED || (plan->entries[side->tensor].fate == FATE_QUANTISE && !side->along_rows);
+}
+
+static bool can_take(const struct plan *plan, const struct smooth_outcome *outcome)
+{
+    for (size_t i = 0; i < outcome->group->n_consumers; i++)
+        if (takes_factors(plan, outcome, &outcome->group->consumers[i])) return true;
+    return false;
+}
+
 static void check_group(const struct plan *plan, const struct smooth_options *options, struct smooth_outcome *outcome)
 {
     const struct smooth_group *group = outcome->group;
     outcome->fate = options->folding && group->n_producers ? SMOOTH_FOLDED : SMOOTH_STORED;
     if (group->n_producers && !(options->kinds >> group->kind & 1)) leave(outcome, "--smooth-groups leaves it out");
     else if (!has_target(plan, group)) leave(outcome, "nothing behind it is quantised");
+    else if (!can_take(plan, outcome)) leave(outcome, "its inputs lie along the rows, beside which no factors can stand");
     else if (group->on_request && !is_searched(plan, options, group)) leave(outcome, "all experts stand behind it: only --alpha auto tries it");
-    else if (!check_sides(plan, group->consumers, group->n_consumers, outcome)) return;
+    else if (outcome->fate == SMOOTH_FOLDED && !check_sides(plan, group->consumers, group->n_consumers, outcome)) return;
     else if (outcome->fate == SMOOTH_FOLDED && !check_sides(plan, group->producers, group->n_producers, outcome)) return;
     else if (options->gain && !smooth_has_gain(plan, group)) leave(outcome, "there is no norm before it, whose gain could be its statistic");
 }
@@ -188,10 +206,10 @@ static enum status make_choice(struct app *app, const struct sources *sources, c
 
 /* ---- groups of single tensors, for run time --------------------------------------------------------------------------------------- */
 
-static bool is_stored_candidate(const struct plan *plan, const bool *served, size_t i)
+static bool is_stored_candidate(const struct plan *plan, const struct smoothing *smoothing, const bool *served, size_t i)
 {
     const struct plan_entry *entry = &plan->entries[i];
-    return entry->fate == FATE_QUANTISE && !served[i] && !plan->writer->blocks && entry->shape.cols > 1;
+    return entry->fate == FATE_QUANTISE && !served[i] && entry->shape.cols > 1 && !(smoothing->transposed && smoothing->transposed[i]);
 }
 
 /* A group a matrix of every quantised tensor that no group of the map serves. */
@@ -223,7 +241,7 @@ static enum status add_singles(const struct plan *plan, struct smoothing *smooth
 {
     enum status status = OK;
     for (size_t i = 0; i < plan->n_tensors && !status; i++)
-        for (uint64_t m = 0; is_stored_candidate(plan, served, i) && m < plan->entries[i].shape.n_matrices && !status; m++)
+        for (uint64_t m = 0; is_stored_candidate(plan, smoothing, served, i) && m < plan->entries[i].shape.n_matrices && !status; m++)
             status = add_single(&smoothing->stored, plan, i, m, err);
     return status;
 }
@@ -236,7 +254,8 @@ static enum status fold_group(const struct plan *plan, struct smoothing *smoothi
     const struct container *container = plan->container;
     enum status status = OK;
     for (size_t i = 0; i < group->n_consumers && !status; i++)
-        status = folds_add(&smoothing->folds, container, &group->consumers[i], outcome->consumers, group->n, err);
+        if (takes_factors(plan, outcome, &group->consumers[i]))
+            status = folds_add(&smoothing->folds, container, &group->consumers[i], outcome->consumers, group->n, err);
     for (size_t i = 0; outcome->fate == SMOOTH_FOLDED && i < group->n_producers && !status; i++)
         status = folds_add(&smoothing->folds, container, &group->producers[i], i == 0 ? outcome->producers : outcome->others,
                            smooth_group_producers(group), err);
@@ -266,9 +285,7 @@ static enum status store_group(struct plan *plan, struct smoothing *smoothing, c
         float **scales = &smoothing->input_scales[side->tensor];
         if (!can_store(plan))
             return err_set(err, ERR_UNSUPPORTED, "'%s': factors beside the weights are held by .llmq files only", outcome->group->id);
-        if (entry->fate != FATE_QUANTISE || side->along_rows)
-            return err_set(err, ERR_UNSUPPORTED, "'%s': factors can be stored beside quantised weights of linear layers only",
-                           plan->container->tensors[side->tensor].name);
+        if (!takes_factors(plan, outcome, side)) continue;
         if (!*scales) {
             *scales = malloc((size_t)n * sizeof **scales + 1);
             if (!*scales) return err_set(err, ERR_MEMORY, "out of memory for factors");
@@ -435,6 +452,7 @@ void smoothing_free(struct smoothing *smoothing)
     for (uint64_t i = 0; smoothing->input_scales && i < smoothing->n_tensors; i++) free(smoothing->input_scales[i]);
     free(smoothing->input_scales);
     free(smoothing->outcomes);
+    free(smoothing->transposed);
     folds_free(&smoothing->folds);
     smooth_groups_free(&smoothing->groups);
     smooth_groups_free(&smoothing->stored);

@@ -54,6 +54,7 @@ struct smoothing {
     char *arch; /* name of the map; NULL: none. Owned */
     struct smooth_groups groups; /* of the map */
     struct smooth_groups stored; /* of single tensors, for run time */
+    bool *transposed; /* a tensor each: its inputs lie along its rows; NULL: the model has no map. Owned */
     struct smooth_outcome *outcomes; /* of groups, then of stored; owned */
     size_t n_outcomes, n_folded, n_stored;
     struct folds folds;

@@ -241,6 +241,16 @@ bool arch_transposed(const struct arch *arch, const char *key)
     return found && found->transposed[arch->gguf];
 }
 
+bool arch_is_transposed(const struct arch *arch, size_t tensor)
+{
+    for (size_t i = 0; i < arch->n_places; i++) {
+        const struct arch_place *place = &arch->places[i];
+        if (place->tensor == tensor && place->key != ARCH_KEY_NONE && place->expert == ARCH_NONE && !place->is_bias)
+            return arch->map->keys[place->key].transposed[arch->gguf];
+    }
+    return false;
+}
+
 const struct yaml_node *arch_section(const struct arch *arch, const char *section, const struct yaml_doc **doc)
 {
     struct arch_at at = arch_map_section(arch->map, section);

@@ -57,6 +57,7 @@ enum status arch_require(const struct arch *arch, const char *key, uint32_t laye
 /* Whether the stored gain of a norm is gain - 1, and whether a matrix (not that of a single expert) is stored as [in, out], in this model's files. */
 bool arch_plus_one(const struct arch *arch, const char *key);
 bool arch_transposed(const struct arch *arch, const char *key);
+bool arch_is_transposed(const struct arch *arch, size_t tensor); /* the same by container index */
 
 /* A top-level section of the architecture file ("forward"), or NULL. doc (may be NULL) gets its document, for yaml_error. */
 const struct yaml_node *arch_section(const struct arch *arch, const char *section, const struct yaml_doc **doc);
