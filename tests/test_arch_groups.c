@@ -7,6 +7,8 @@
  */
 #include "support/support.h"
 
+#include <dirent.h>
+
 #include "support/arch_case.h"
 
 static struct err err;
@@ -30,6 +32,7 @@ static struct err err;
 #define LLAMA_GGUF                                                                                                                                   \
     "token_embd 50x16\noutput_norm 16\noutput 50x16\n@attn_norm 16\n@attn_q 24x16\n@attn_k 12x16\n@attn_v 12x16\n@attn_output 16x24\n@ffn_norm 16\n" \
     "@ffn_gate 20x16\n@ffn_up 20x16\n@ffn_down 16x20\n"
+#define ATTN_HF "@input_layernorm 16\n@self_attn.q_proj 24x16\n@self_attn.k_proj 12x16\n@self_attn.v_proj 12x16\n@self_attn.o_proj 16x24\n"
 #define LLAMA_QKV "N input_layernorm 16: input_layernorm -> self_attn.q_proj self_attn.k_proj self_attn.v_proj\n"
 #define LLAMA_VO "VG self_attn.v_proj 24/2x6: self_attn.v_proj^ -> self_attn.o_proj\n"
 #define LLAMA_FFN                                                                                                                                    \
@@ -81,8 +84,24 @@ static void every_architecture_has_its_groups(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) run_case(i);
 }
 
+/* Every file is read, and some case uses it. */
+static void every_file_has_a_case(void **state)
+{
+    (void)state;
+    DIR *dir = opendir(tests_path("../configs/arch"));
+    assert_non_null(dir);
+    for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
+        const char *end = strstr(entry->d_name, ".yaml");
+        bool used = !end || strcmp(entry->d_name, "facts.yaml") == 0;
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0] && !used; i++)
+            used = strlen(cases[i].map) == (size_t)(end - entry->d_name) && strncmp(cases[i].map, entry->d_name, strlen(cases[i].map)) == 0;
+        if (!used) fail_msg("%s has no case", entry->d_name);
+    }
+    closedir(dir);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(every_architecture_has_its_groups) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(every_architecture_has_its_groups), cmocka_unit_test(every_file_has_a_case) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
