@@ -84,6 +84,64 @@ static void every_architecture_has_its_groups(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) run_case(i);
 }
 
+/* ---- changed models ------------------------------------------------------------------------------------------------------------------- */
+
+/* The side lies within its tensor. */
+static void check_side(size_t i, const struct container *container, const struct smooth_side *side, uint64_t n)
+{
+    const struct tensor *tensor = &container->tensors[side->tensor];
+    uint64_t stack = tensor->rank == 3 ? tensor->dims[0] : 1, length = tensor->dims[tensor->rank - 1];
+    if (side->along_rows) length = tensor->dims[tensor->rank - 2];
+    if (side->along_rows && side->n_mats == 1 && side->mat == 0) length *= stack; /* a stack of heads, row by row */
+    bool fits = n > 0 && side->run >= 1 && side->step >= side->run && smooth_side_place(side, n - 1) < length && side->n_mats >= 1 &&
+                side->mat + side->n_mats <= stack;
+    if (!fits || tensor->quantised) fail_msg("case %zu: '%s' does not hold its side", i, tensor->name);
+}
+
+/* A model with one line dropped or one digit changed: whatever comes out lies within the tensors. */
+static void check_changed(size_t i, const char *tensors)
+{
+    struct container *container = arch_case_container(cases[i].config, cases[i].start, 2, tensors);
+    struct arch *arch = NULL;
+    struct smooth_groups groups;
+    if (arch_open(&io_system, tests_path("../configs/arch"), NULL, container, &arch, &err) == OK) {
+        assert_ok(arch_groups(arch, &groups, &err));
+        for (size_t k = 0; k < groups.n_groups; k++) {
+            const struct smooth_group *group = &groups.groups[k];
+            assert_true(group->n_producers > 0 && group->n_consumers > 0 && group->n % group->share_heads == 0);
+            for (size_t s = 0; s < group->n_producers; s++) check_side(i, container, &group->producers[s], smooth_group_producers(group));
+            for (size_t s = 0; s < group->n_consumers; s++) check_side(i, container, &group->consumers[s], group->n);
+            assert_true(smooth_group_producer(group, group->n - 1) < smooth_group_producers(group));
+        }
+        smooth_groups_free(&groups);
+    }
+    arch_close(arch);
+    container_close(container);
+}
+
+static void changed_models_give_nothing_beyond_their_tensors(void **state)
+{
+    (void)state;
+    uint64_t seed = 7;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t round = 0; round < 6; round++) {
+            char *tensors = strdup(cases[i].tensors);
+            assert_non_null(tensors);
+            char *at = tensors + test_random(&seed) % strlen(tensors);
+            if (round % 2 == 0) { /* drop a line */
+                char *line = at;
+                while (line > tensors && line[-1] != '\n') line--;
+                size_t n = strcspn(line, "\n");
+                memmove(line, line + n, strlen(line + n) + 1);
+            } else { /* another digit */
+                size_t far = strcspn(at, "0123456789");
+                if (at[far] && at[far + 1] != ':') at[far] = (char)('1' + test_random(&seed) % 9);
+            }
+            check_changed(i, tensors);
+            free(tensors);
+        }
+}
+
 /* Every file is read, and some case uses it. */
 static void every_file_has_a_case(void **state)
 {
@@ -102,6 +160,7 @@ static void every_file_has_a_case(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(every_architecture_has_its_groups), cmocka_unit_test(every_file_has_a_case) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(every_architecture_has_its_groups),
+                                        cmocka_unit_test(changed_models_give_nothing_beyond_their_tensors), cmocka_unit_test(every_file_has_a_case) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
