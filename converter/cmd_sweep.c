@@ -137,6 +137,8 @@ enum status cmd_sweep(struct app *app, struct err *err)
                                .scale_rules = given(app, SET_SCALE_RULES),
                                .alphas = given(app, SET_ALPHAS),
                                .tensors = given(app, SET_TENSORS_OF),
+                               .eval_text = given(app, SET_EVAL_TEXT),
+                               .eval_tokens = given(app, SET_EVAL_TOKENS),
                                .resume = settings_flag(&app->settings, SET_RESUME),
                                .histogram_tensor = given(app, SET_HISTOGRAM) };
     if (app->settings.n_arguments) return err_set(err, ERR_USAGE, "unexpected argument '%s'", app->settings.arguments[0]);

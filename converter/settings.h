@@ -112,6 +112,8 @@ enum setting_id {
     SET_TENSORS_OF,
     SET_SAMPLE,
     SET_HISTOGRAM,
+    SET_EVAL_TEXT,
+    SET_EVAL_TOKENS,
     SET_REPORT,
     SET_CSV,
     SET_SWEEP_JSON,

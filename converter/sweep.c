@@ -27,13 +27,13 @@ enum {
 
 /* ---- memory --------------------------------------------------------------------------------------------------------------------------- */
 
-static uint64_t worker_nbytes(const struct sweep *sweep)
+uint64_t sweep_worker_nbytes(const struct sweep *sweep)
 {
     return sweep->source_tile_nbytes + 4 * sweep->tile_weights + sweep->planes_tile_nbytes + 10 * (uint64_t)sweep->scratch_weights +
            sweep->n_lanes * sizeof(struct sweep_part) + PIECE_NBYTES + THREAD_NBYTES;
 }
 
-static enum status make_worker(const struct sweep *sweep, struct sweep_worker *worker, struct err *err)
+enum status sweep_worker_make(const struct sweep *sweep, struct sweep_worker *worker, struct err *err)
 {
     const size_t n = sweep->scratch_weights + 1;
     worker->source = malloc((size_t)sweep->source_tile_nbytes + SLACK);
@@ -49,7 +49,7 @@ static enum status make_worker(const struct sweep *sweep, struct sweep_worker *w
     return fine ? OK : err_set(err, ERR_MEMORY, "out of memory for the buffers of a thread");
 }
 
-static void free_worker(struct sweep_worker *worker)
+void sweep_worker_free(struct sweep_worker *worker)
 {
     free(worker->source);
     free(worker->x);
@@ -144,6 +144,20 @@ static enum status run_counted(struct sweep *sweep, bool *seen, size_t *items, s
     return status ? status : finish_batch(sweep, &held, err);
 }
 
+static enum status observe_units(struct sweep *sweep, bool *seen, size_t *items, struct err *err)
+{
+    enum status status = OK;
+    for (size_t i = 0; i < sweep->n_items && !status; i++)
+        if (!seen[i] && (sweep->items[i].wanted || sweep->items[i].observed))
+            status = sweep_observe(sweep, items, collect_unit(sweep, i, seen, items), err);
+    return status;
+}
+
+enum status sweep_observe_all(struct sweep *sweep, struct err *err)
+{
+    return with_units(sweep, observe_units, err);
+}
+
 enum status sweep_read_again(struct sweep *sweep, size_t item, struct err *err)
 {
     sweep->counted = item;
@@ -173,7 +187,7 @@ static enum status fit_memory(struct sweep *sweep, struct err *err)
     uint64_t need = 0;
     for (sweep->n_workers = asked ? (unsigned)asked : pool_cpu_count(); sweep->n_workers; sweep->n_workers--) {
         enum status status = with_units(sweep, most_held, err);
-        need = PROGRAM_NBYTES + PLAN_HELD_NBYTES + sweep->unit_nbytes + sweep->n_workers * worker_nbytes(sweep);
+        need = PROGRAM_NBYTES + PLAN_HELD_NBYTES + sweep->unit_nbytes + sweep->n_workers * sweep_worker_nbytes(sweep);
         if (status || need <= sweep->max_ram) return status;
     }
     return err_set(err, ERR_MEMORY, "--max-ram %lluM is too small: one thread needs %lluM for this sweep", (unsigned long long)(sweep->max_ram >> 20),
@@ -188,7 +202,7 @@ static enum status make_workers(struct sweep *sweep, struct err *err)
     sweep->batch = calloc(sweep->n_streams + 1, sizeof *sweep->batch);
     sweep->source_stream = digest_open();
     if (!sweep->workers || !sweep->batch || !sweep->source_stream) return err_set(err, ERR_MEMORY, "out of memory");
-    for (unsigned w = 0; w < sweep->n_workers && !status; w++) status = make_worker(sweep, &sweep->workers[w], err);
+    for (unsigned w = 0; w < sweep->n_workers && !status; w++) status = sweep_worker_make(sweep, &sweep->workers[w], err);
     return status;
 }
 
@@ -219,6 +233,7 @@ static enum status run(struct sweep *sweep, struct err *err)
 {
     enum status status = sweep_plan(sweep, err);
     if (!status) status = make_workers(sweep, err);
+    if (!status) status = sweep_eval_open(sweep, err);
     if (!status) status = sweep_state_open(sweep, err);
     if (status) return status;
     const uint64_t planned = planned_nbytes(sweep);
@@ -230,6 +245,7 @@ static enum status run(struct sweep *sweep, struct err *err)
     sweep->progress = NULL;
     if (!status) status = sweep_rows_make(sweep, err);
     if (!status && sweep->spec->histograms) status = sweep_histograms_make(sweep, err);
+    if (!status) status = sweep_eval(sweep, err);
     sweep->table->read_nbytes = atomic_load(&sweep->read_nbytes);
     return status ? status : container_check_unchanged(sweep->container, err);
 }
@@ -237,7 +253,8 @@ static enum status run(struct sweep *sweep, struct err *err)
 static void free_all(struct sweep *sweep)
 {
     sweep_state_close(sweep);
-    for (unsigned w = 0; sweep->workers && w < sweep->n_workers; w++) free_worker(&sweep->workers[w]);
+    sweep_eval_close(sweep);
+    for (unsigned w = 0; sweep->workers && w < sweep->n_workers; w++) sweep_worker_free(&sweep->workers[w]);
     free(sweep->workers);
     free(sweep->batch);
     digest_close(sweep->source_stream);
@@ -247,7 +264,7 @@ static void free_all(struct sweep *sweep)
 
 enum status sweep_run(struct app *app, const struct sweep_spec *spec, struct sweep_table *table, struct err *err)
 {
-    struct sweep sweep = { .app = app, .spec = spec, .table = table, .max_ram = settings_number(&app->settings, SET_MAX_RAM) };
+    struct sweep sweep = { .app = app, .spec = spec, .table = table, .max_ram = settings_number(&app->settings, SET_MAX_RAM), .only = SIZE_MAX };
     const double start = clock_seconds();
     *table = (struct sweep_table){ 0 };
     if (!settings_given(&app->settings, SET_IN)) return err_set(err, ERR_USAGE, "--in is missing: the model to read");

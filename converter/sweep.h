@@ -23,6 +23,7 @@ struct sweep_spec {
     double sample; /* share of the tiles of each tensor, (0, 1] */
     const char *state_path; /* where finished tensors are kept until the end; NULL: nowhere */
     bool resume; /* what is there must fit; without it what does not fit is begun anew */
+    const char *eval_text, *eval_tokens; /* files that perplexity is of, one of them; NULL: none */
     bool histograms;
     const char *histogram_tensor; /* NULL: the one with most of the error */
 };

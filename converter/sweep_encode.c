@@ -161,6 +161,7 @@ static void review_piece(const struct review *review, uint64_t at, const struct 
         review->sums->n_clipped += count_clipped(ends, groups->scales[g].value * review->tensor_scale, x + i, y + i, codes + i,
                                                  (size_t)size_min(groups->group, groups->n - i));
     if (review->weighted) weigh(x, y, review->weight ? review->weight + at : NULL, groups->n, review->sums);
+    if (review->worker->decoded) memcpy(review->worker->decoded + review->row * coded->place->n_cols + at, y, groups->n * sizeof *y);
     if (coded->sweep->counts)
         sweep_count(coded->sweep, coded->lane, codes, groups->n, groups->scales, (size_t)size_ceil_div(groups->n, groups->group));
 }
@@ -198,10 +199,12 @@ static void review_blocks(const struct review *review)
     const struct coded *coded = review->coded;
     const uint8_t *streams[CODEC_PLANES_MAX] = { coded->bytes[0] + review->row * coded->row_nbytes[0] };
     const uint64_t step = PIECE / size_max(coded->cell->quant->group, 1) * size_max(coded->cell->quant->group, 1);
-    for (uint64_t at = 0, n; at < coded->place->n_cols && review->weighted; at += n) {
+    for (uint64_t at = 0, n; at < coded->place->n_cols && (review->weighted || review->worker->decoded); at += n) {
+        float *y = review->worker->y;
         n = size_min(step, coded->place->n_cols - at);
-        codec_decode_row(coded->cell->quant, coded->sweep->app->kernels, streams, 1.0f, at, (size_t)n, review->worker->y);
-        weigh(review->x + at, review->worker->y, review->weight ? review->weight + at : NULL, (size_t)n, review->sums);
+        codec_decode_row(coded->cell->quant, coded->sweep->app->kernels, streams, 1.0f, at, (size_t)n, y);
+        if (review->weighted) weigh(review->x + at, y, review->weight ? review->weight + at : NULL, (size_t)n, review->sums);
+        if (review->worker->decoded) memcpy(review->worker->decoded + review->row * coded->place->n_cols + at, y, (size_t)n * sizeof *y);
     }
 }
 
@@ -266,6 +269,19 @@ static void code_tile(struct sweep *sweep, size_t v, const struct sweep_stream *
     if (index == 0) codec_store_whole(cell->quant, coded.shape, tile.given, tile.tensor_scales, coded.bytes);
     part->digest = digest_planes(&coded, worker);
     review_tile(&coded, worker, &part->sums);
+}
+
+enum status sweep_decode_tile(struct sweep *sweep, size_t lane, const struct sweep_stream *stream, uint64_t tile, struct sweep_worker *worker,
+                              struct err *err)
+{
+    const struct tile place = plane_tile(&stream->geometry, tile);
+    const float *x;
+    enum status status = sweep_read(sweep, stream, tile, worker, &x, err);
+    if (status) return status;
+    code_tile(sweep, lane, stream, tile, &place, x, worker);
+    if (worker->parts[lane].fault.kind == CODEC_FINE) return OK;
+    if (worker->parts[lane].fault.kind == CODEC_NONFINITE) return sweep_nonfinite(sweep, stream->item, err);
+    return err_set(err, ERR_DATA, "a scale of tensor '%s' overflows", sweep->items[stream->item].name);
 }
 
 /* ---- in ticket order ------------------------------------------------------------------------------------------------------------------ */

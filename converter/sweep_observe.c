@@ -332,16 +332,21 @@ static void take_workers(struct sweep *sweep)
     }
 }
 
+static bool is_lane_wanted(const struct sweep *sweep, size_t lane)
+{
+    return (sweep->only == SIZE_MAX || sweep->only == lane) && !sweep->lanes[lane].failed;
+}
+
 static bool watched(const struct sweep *sweep, size_t lane, size_t item)
 {
     const struct sweep_cell *cell = &sweep->lanes[lane].cells[item];
-    return sweep->items[item].wanted && cell->quant && cell->spans && !sweep->lanes[lane].failed;
+    return sweep->items[item].wanted && cell->quant && cell->spans && is_lane_wanted(sweep, lane);
 }
 
 static bool has_matrices(const struct sweep *sweep, size_t lane, size_t item)
 {
     const struct sweep_cell *cell = &sweep->lanes[lane].cells[item];
-    return cell->quant && cell->quant->tensor_scale && !sweep->lanes[lane].failed;
+    return cell->quant && cell->quant->tensor_scale && is_lane_wanted(sweep, lane);
 }
 
 /* All readings of one stream of the tensor. */

@@ -56,6 +56,12 @@ struct sweep_quant {
     struct sweep_quant *next;
 };
 
+/* What an eval text said of a lane. */
+struct sweep_judged {
+    bool done;
+    double perplexity, kl, reference;
+};
+
 struct sweep_lane {
     size_t variant;
     struct sweep_cell *cells; /* one a tensor */
@@ -64,6 +70,7 @@ struct sweep_lane {
     float **tensor_scales;
     uint64_t file_nbytes;
     struct digest_stream *stream;
+    struct sweep_judged judged;
     atomic_bool failed; /* set in ticket order, read at any time */
     char failure[256];
 };
@@ -98,6 +105,7 @@ struct sweep_part {
 struct sweep_worker {
     uint8_t *source, *planes;
     float *x, *y;
+    float *decoded; /* where decoded weights of a tile go, rows n_cols apart; NULL: nowhere */
     struct codec_scratch scratch;
     struct sweep_part *parts; /* one a lane */
     struct digest128 source_digest;
@@ -106,6 +114,9 @@ struct sweep_worker {
     struct learn_part *learnt;
     size_t *n_errors;
 };
+
+struct live_model;
+struct token_docs;
 
 struct sweep {
     struct app *app;
@@ -133,6 +144,10 @@ struct sweep {
     bool *batch; /* streams that are worked on */
     struct sweep_watching *watching;
     struct sweep_state *state;
+    size_t only; /* the one lane that is observed; SIZE_MAX: all */
+    struct live_model *live; /* the model as one that runs, and the documents; NULL without an eval text */
+    struct token_docs *docs;
+    size_t n_lead;
     struct sweep_counts *counts; /* histograms that are being made, one a lane; else NULL */
     size_t counted; /* their tensor */
 };
@@ -159,6 +174,9 @@ void sweep_release(struct sweep *sweep, size_t item);
 
 /* ---- sweep_encode.c: all lanes over the streams of sweep->batch ---- */
 enum status sweep_encode(struct sweep *sweep, struct err *err);
+/* Reads, codes and decodes a tile of one lane into worker->decoded. */
+enum status sweep_decode_tile(struct sweep *sweep, size_t lane, const struct sweep_stream *stream, uint64_t tile, struct sweep_worker *worker,
+                              struct err *err);
 struct sweep_ends sweep_ends_of(const struct quant *quant);
 
 /* Reads a tile and makes it f32: *x is the worker's source or x. source NULL-able size of what was read. */
@@ -167,8 +185,12 @@ enum status sweep_read(struct sweep *sweep, const struct sweep_stream *stream, u
 struct codec_tile sweep_codec_tile(const struct sweep *sweep, const struct sweep_cell *cell, size_t item, const struct tile *place, const float *x);
 enum status sweep_nonfinite(struct sweep *sweep, size_t item, struct err *err);
 
-/* ---- sweep.c: one tensor once more, for all lanes ---- */
+/* ---- sweep.c: one tensor once more, for all lanes; all scales of the lane sweep->only; buffers ---- */
 enum status sweep_read_again(struct sweep *sweep, size_t item, struct err *err);
+enum status sweep_observe_all(struct sweep *sweep, struct err *err);
+enum status sweep_worker_make(const struct sweep *sweep, struct sweep_worker *worker, struct err *err);
+void sweep_worker_free(struct sweep_worker *worker);
+uint64_t sweep_worker_nbytes(const struct sweep *sweep);
 
 /* ---- sweep_rows.c: rows of tensors, roles and totals from the cells ---- */
 enum status sweep_rows_make(struct sweep *sweep, struct err *err);
@@ -182,6 +204,13 @@ void sweep_count(struct sweep *sweep, size_t lane, const uint16_t *codes, size_t
 /* ---- sweep_state.c: finished tensors on disk ---- */
 enum status sweep_state_open(struct sweep *sweep, struct err *err); /* marks items done and fills their cells */
 enum status sweep_state_put(struct sweep *sweep, size_t item, struct err *err);
+enum status sweep_state_put_judged(struct sweep *sweep, size_t lane, struct err *err);
 void sweep_state_close(struct sweep *sweep);
+
+/* ---- sweep_eval.c: perplexity of every lane ---- */
+bool sweep_evaluates(const struct sweep_spec *spec);
+enum status sweep_eval_open(struct sweep *sweep, struct err *err); /* before the work: finds out what cannot run */
+enum status sweep_eval(struct sweep *sweep, struct err *err); /* after the rows */
+void sweep_eval_close(struct sweep *sweep);
 
 #endif

@@ -1,6 +1,7 @@
 /* sweep_state.c: the finished tensors of a sweep in a file, so that an interrupted one goes on where it was.
  *
  *   llmq-sweep 1 IDENTITY                                        first line
+ *   E LANE PERPLEXITY KL REFERENCE CHECKSUM                      one line a lane that was judged
  *   T ITEM SOURCE-DIGEST | LANE LANE ... | CHECKSUM              one line a tensor, all its lanes; a failed lane is x and the reason in hex
  *
  * Why this way: lines are only appended, each with its checksum, so that whatever a kill or a crash leaves is the beginning of a good file; numbers
@@ -19,6 +20,7 @@
 #include "base/text.h"
 #include "converter/sweep_run.h"
 #include "converter/version.h"
+#include "smoothquant/tokens.h"
 
 #define STATE_NBYTES_MAX (1ull << 30)
 #define LINE_MAX_NBYTES (4u << 20)
@@ -58,6 +60,16 @@ static void add_settings(struct digest_stream *stream, const struct settings *se
     }
 }
 
+/* What perplexity is of. */
+static void add_text(struct digest_stream *stream, const struct sweep *sweep)
+{
+    const uint64_t seq = settings_number(&sweep->app->settings, SET_SEQ);
+    if (!sweep->docs) return;
+    digest_add(stream, &seq, sizeof seq);
+    digest_add(stream, sweep->docs->ids, (size_t)sweep->docs->starts[sweep->docs->n_docs] * sizeof *sweep->docs->ids);
+    digest_add(stream, sweep->docs->starts, (sweep->docs->n_docs + 1) * sizeof *sweep->docs->starts);
+}
+
 static enum status identify(const struct sweep *sweep, char hex[DIGEST128_HEX], struct err *err)
 {
     struct digest_stream *stream = digest_open();
@@ -75,6 +87,7 @@ static enum status identify(const struct sweep *sweep, char hex[DIGEST128_HEX], 
         digest_add(stream, &sweep->items[i].wanted, sizeof sweep->items[i].wanted);
     }
     digest_add(stream, &sweep->spec->sample, sizeof sweep->spec->sample);
+    add_text(stream, sweep);
     const struct digest128 digest = digest_value(stream);
     digest128_hex(&digest, hex);
     digest_close(stream);
@@ -170,10 +183,25 @@ static bool read_lane(const char **at, struct sweep_lane *lane, struct sweep_cel
     return read_hex(at, &cell->digest, sizeof cell->digest);
 }
 
+/* E LANE PERPLEXITY KL REFERENCE */
+static bool take_judged(struct sweep *sweep, const char *line)
+{
+    char *end;
+    const unsigned long long v = strtoull(line + 2, &end, 10);
+    const char *at = end + 1;
+    uint64_t bits[3];
+    if (end == line + 2 || *end != ' ' || v >= sweep->n_lanes) return false;
+    for (size_t k = 0; k < 3; k++)
+        if (!read_number(&at, &bits[k])) return false;
+    sweep->lanes[v].judged = (struct sweep_judged){ true, double_of(bits[0]), double_of(bits[1]), double_of(bits[2]) };
+    return strcmp(at, " ") == 0;
+}
+
 /* A line that was found whole by its checksum; false: it is none of ours. */
 static bool take_line(struct sweep *sweep, const char *line)
 {
     char *end;
+    if (line[0] == 'E' && line[1] == ' ') return take_judged(sweep, line);
     if (line[0] != 'T' || line[1] != ' ') return false;
     const unsigned long long i = strtoull(line + 2, &end, 10);
     const char *at = end + 1;
@@ -221,6 +249,15 @@ static enum status append(struct sweep *sweep, struct err *err)
     if (!status) state->nbytes += state->line.nbytes;
     text_reset(&state->line);
     return status;
+}
+
+/* The line with its checksum. */
+static enum status append_sound(struct sweep *sweep, struct err *err)
+{
+    struct text *line = &sweep->state->line;
+    text_add(line, " ");
+    text_add(line, "%016llx\n", (unsigned long long)digest64(line->data, line->nbytes));
+    return append(sweep, err);
 }
 
 static enum status open_file(struct sweep *sweep, struct err *err)
@@ -290,9 +327,16 @@ enum status sweep_state_put(struct sweep *sweep, size_t item, struct err *err)
     text_add(&state->line, "T %zu ", item);
     add_hex(&state->line, &sweep->items[item].source_digest, sizeof sweep->items[item].source_digest);
     for (size_t v = 0; v < sweep->n_lanes; v++) add_lane(&state->line, &sweep->lanes[v], &sweep->lanes[v].cells[item]);
-    text_add(&state->line, " ");
-    text_add(&state->line, "%016llx\n", (unsigned long long)digest64(state->line.data, state->line.nbytes));
-    return append(sweep, err);
+    return append_sound(sweep, err);
+}
+
+enum status sweep_state_put_judged(struct sweep *sweep, size_t lane, struct err *err)
+{
+    const struct sweep_judged *judged = &sweep->lanes[lane].judged;
+    if (!sweep->state) return OK;
+    text_add(&sweep->state->line, "E %zu %016llx%016llx%016llx", lane, (unsigned long long)bits_of(judged->perplexity),
+             (unsigned long long)bits_of(judged->kl), (unsigned long long)bits_of(judged->reference));
+    return append_sound(sweep, err);
 }
 
 void sweep_state_close(struct sweep *sweep)
