@@ -7,6 +7,7 @@
  * Reference: smoothquant/eval.h. Worked number: perplexity 4.3594 on 20034 tokens: 1.4723 nats a token.
  */
 #include <math.h>
+#include <string.h>
 
 #include "converter/live_model.h"
 #include "converter/print.h"
@@ -54,6 +55,46 @@ static void print_text(const struct eval_result *r)
            r->kl_mean, r->kl_p99, r->kl_max, 100.0 * r->top1);
 }
 
+/* ---- logits as a file -------------------------------------------------------------------------------------------------------------- */
+
+enum { NPY_HEAD = 128 };
+
+struct logits_file {
+    struct outset *set;
+    struct outfile *file;
+    uint64_t vocab;
+};
+
+static enum status logits_open(struct app *app, const struct live_model *live, struct logits_file *logits, struct err *err)
+{
+    logits->vocab = live->model->vocab;
+    enum status status = outset_open(app->io, settings_flag(&app->settings, SET_FORCE), &logits->set, err);
+    return status == OK ? outset_add(logits->set, settings_text(&app->settings, SET_LOGITS), &logits->file, err) : status;
+}
+
+static enum status logits_add(void *context, uint64_t row, size_t n_rows, size_t first, size_t n, const float *x, struct err *err)
+{
+    const struct logits_file *logits = context;
+    enum status status = OK;
+    for (size_t t = 0; t < n_rows && status == OK; t++)
+        status = outfile_write(logits->file, x + t * n, n * sizeof *x, NPY_HEAD + ((row + t) * logits->vocab + first) * sizeof *x, err);
+    return status;
+}
+
+static enum status logits_close(struct logits_file *logits, uint64_t n_rows, struct err *err)
+{
+    char head[NPY_HEAD + 1];
+    memcpy(head, "\x93NUMPY\x01\x00\x76\x00", 10);
+    int n = snprintf(head + 10, sizeof head - 10, "{'descr': '<f4', 'fortran_order': False, 'shape': (%llu, %llu), }", (unsigned long long)n_rows,
+                     (unsigned long long)logits->vocab);
+    memset(head + 10 + n, ' ', (size_t)(NPY_HEAD - 10 - n));
+    head[NPY_HEAD - 1] = '\n';
+    enum status status = outfile_write(logits->file, head, NPY_HEAD, 0, err);
+    return status == OK ? outset_commit(logits->set, err) : status;
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------------------------- */
+
 /* Tokens in the windows, counted before they are made. */
 static uint64_t tokens_of(const struct token_docs *docs)
 {
@@ -63,6 +104,8 @@ static uint64_t tokens_of(const struct token_docs *docs)
 static enum status judge(struct app *app, const struct live_model *live, const struct live_model *against, const struct token_docs *docs,
                          size_t n_lead, struct err *err)
 {
+    struct logits_file logits = { 0 };
+    const bool writes = settings_given(&app->settings, SET_LOGITS);
     const size_t n_layers = live->model->n_layers + (against->model ? against->model->n_layers : 0);
     const struct gemm *gemm = live_gemm(app);
     struct progress *progress = progress_open_count(app, "eval", tokens_of(docs) * n_layers, n_layers, "tokens");
@@ -75,13 +118,18 @@ static enum status judge(struct app *app, const struct live_model *live, const s
                                           .seq = (size_t)settings_number(&app->settings, SET_SEQ),
                                           .n_lead = n_lead,
                                           .progress = add_progress,
-                                          .context = progress };
+                                          .context = progress,
+                                          .logits = writes ? logits_add : NULL,
+                                          .logits_context = &logits };
     const struct eval_model model = { live->model, weight_source_container(live->container) };
     const struct eval_model reference = { against->model, weight_source_container(against->container) };
     struct eval *eval = NULL;
     struct eval_result result;
-    enum status status = eval_open(&options, docs, against->model ? &reference : NULL, &eval, err);
+    enum status status = writes ? logits_open(app, live, &logits, err) : OK;
+    if (status == OK) status = eval_open(&options, docs, against->model ? &reference : NULL, &eval, err);
     if (status == OK) status = eval_judge(eval, &model, &result, err);
+    if (status == OK && writes) status = logits_close(&logits, eval_tokens(eval), err);
+    outset_close(logits.set);
     eval_close(eval);
     progress_close(progress);
     if (status != OK) return status;

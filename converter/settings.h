@@ -99,6 +99,7 @@ enum setting_id {
     SET_COLLECT,
     SET_SEQUENTIAL,
     SET_RESUME,
+    SET_LOGITS,
     SET_THREADS,
     SET_MAX_RAM,
     SET_FORCE,

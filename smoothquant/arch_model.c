@@ -29,7 +29,8 @@ struct spec {
     double norm_eps, embed_scale, residual_scale, logits_scale, attn_scale, attn_scalar, attn_softcap, logits_softcap, glu_limit, clip_qkv,
         router_scale;
     double position_offset, window_size, window_pattern, window_from, rope_theta, local_theta;
-    const char *act, *refuse;
+    double n_kv_heads; /* 0: that of the facts */
+    const char *act, *refuse, *attn_norm, *ffn_norm; /* the last two are keys of tensors */
 };
 
 static const char *const norm_words[] = { "none", "rms", "layer", NULL };
@@ -79,6 +80,9 @@ static const struct key_row {
     { "rope_theta", KEY_NUMBER, offsetof(struct spec, rope_theta), NULL },
     { "local_theta", KEY_NUMBER, offsetof(struct spec, local_theta), NULL },
     { "act", KEY_TEXT, offsetof(struct spec, act), NULL },
+    { "attn_norm", KEY_TEXT, offsetof(struct spec, attn_norm), NULL },
+    { "ffn_norm", KEY_TEXT, offsetof(struct spec, ffn_norm), NULL },
+    { "n_kv_heads", KEY_NUMBER, offsetof(struct spec, n_kv_heads), NULL },
     { "refuse", KEY_TEXT, offsetof(struct spec, refuse), NULL },
 };
 
@@ -168,7 +172,14 @@ static enum status read_spec(const struct arch *arch, struct spec *spec, struct 
     const struct yaml_node *section = arch_section(arch, "forward", &doc);
     if (!section)
         return err_set(err, ERR_UNSUPPORTED, "the architecture file '%s' does not say how the model computes (section forward)", arch_name(arch));
-    *spec = (struct spec){ .norm = NORM_RMS, .embed_scale = 1, .residual_scale = 1, .logits_scale = 1, .router_scale = 1, .window_flag = true };
+    *spec = (struct spec){ .norm = NORM_RMS,
+                           .embed_scale = 1,
+                           .residual_scale = 1,
+                           .logits_scale = 1,
+                           .router_scale = 1,
+                           .window_flag = true,
+                           .attn_norm = "attn_norm",
+                           .ffn_norm = "ffn_norm" };
     (void)arch_number(arch, "norm_eps", &spec->norm_eps);
     (void)arch_number(arch, "sliding_window", &spec->window_size);
     (void)arch_number(arch, "rope_theta", &spec->rope_theta);
@@ -182,7 +193,7 @@ static enum status read_spec(const struct arch *arch, struct spec *spec, struct 
     for (size_t i = 0; cases && i < cases->n_items && status == OK; i++) {
         status = yaml_expect(doc, cases->items[i], YAML_MAP, err);
         const struct arch_at condition = { doc, status == OK ? yaml_get(cases->items[i], "if") : NULL };
-        if (status == OK && arch_condition(arch, condition, ARCH_NONE)) status = read_map(&reader, cases->items[i], true);
+        if (status == OK && arch_condition(arch, condition, 0)) status = read_map(&reader, cases->items[i], true);
     }
     if (status == OK && spec->refuse) return err_set(err, ERR_UNSUPPORTED, "the forward pass does not know this model: %s", spec->refuse);
     return status;
@@ -467,9 +478,9 @@ static enum status layer(const struct finder *f, uint32_t l, struct err *err)
     const struct {
         const char *key;
         struct model_norm *norm;
-    } norms[] = { { "attn_norm", &out->attn_norm },
+    } norms[] = { { f->spec->attn_norm, &out->attn_norm },
                   { "post_attention_norm", &out->post_attn_norm },
-                  { "ffn_norm", &out->ffn_norm },
+                  { f->spec->ffn_norm, &out->ffn_norm },
                   { "post_ffw_norm", &out->post_ffn_norm } };
     enum status status = OK;
     for (size_t i = 0; i < sizeof norms / sizeof norms[0] && status == OK; i++) status = norm(f, norms[i].key, l, f->model->hidden, norms[i].norm);
@@ -490,8 +501,8 @@ static const struct {
     const char *name;
     enum rope_scaling scaling;
 } scalings[] = {
-    { "none", ROPE_PLAIN },    { "default", ROPE_PLAIN }, { "mrope", ROPE_PLAIN },       { "linear", ROPE_LINEAR },
-    { "llama3", ROPE_LLAMA3 }, { "yarn", ROPE_YARN },     { "longrope", ROPE_LONGROPE }, { "su", ROPE_LONGROPE },
+    { "none", ROPE_PLAIN }, { "default", ROPE_PLAIN },     { "mrope", ROPE_PLAIN }, { "linear", ROPE_LINEAR },   { "llama3", ROPE_LLAMA3 },
+    { "yarn", ROPE_YARN },  { "longrope", ROPE_LONGROPE }, { "su", ROPE_LONGROPE }, { "dynamic", ROPE_DYNAMIC },
 };
 
 static double fact_or(const struct finder *f, const char *name, double otherwise)
@@ -543,7 +554,7 @@ static enum status ropes(const struct finder *f)
     if (i == sizeof scalings / sizeof scalings[0])
         return err_set(f->err, ERR_UNSUPPORTED, "the forward pass does not know the rotary scaling '%s'",
                        err_name(name, strlen(name), shown, sizeof shown));
-    rope->scaling = scalings[i].scaling;
+    rope->scaling = container_find(f->container, "rope_factors_long.weight") != SIZE_MAX ? ROPE_LONGROPE : scalings[i].scaling; /* GGUF */
     rope->factor = fact_or(f, "rope_factor", 0);
     rope->old_positions = fact_or(f, "rope_original_context", 0);
     rope->max_positions = fact_or(f, "context", 0);
@@ -556,7 +567,8 @@ static enum status ropes(const struct finder *f)
     rope->mscale_all = fact_or(f, "rope_mscale_all", 0);
     bool truncate = true;
     rope->no_truncate = arch_flag(f->arch, "rope_truncate", &truncate) && !truncate;
-    const bool needs_factor = rope->scaling == ROPE_LINEAR || rope->scaling == ROPE_LLAMA3 || rope->scaling == ROPE_YARN;
+    const bool needs_factor =
+        rope->scaling == ROPE_LINEAR || rope->scaling == ROPE_LLAMA3 || rope->scaling == ROPE_YARN || rope->scaling == ROPE_DYNAMIC;
     if (needs_factor && !(rope->factor > 0)) return err_set(f->err, ERR_DATA, "the rotary scaling '%s' has no factor", name);
     if (rope->old_positions <= 0) rope->old_positions = rope->max_positions;
     if ((rope->scaling >= ROPE_LLAMA3) && !(rope->old_positions > 1))
@@ -618,7 +630,8 @@ static enum status sizes(const struct finder *f)
     struct arch_model *m = f->model;
     enum status status = size_of(f, "hidden", 1 << 24, &m->hidden);
     if (status == OK) status = size_of(f, "n_heads", 1 << 16, &m->n_heads);
-    if (status == OK) status = size_of(f, "n_kv_heads", 1 << 16, &m->n_kv_heads);
+    if (status == OK && f->spec->n_kv_heads >= 1) m->n_kv_heads = (size_t)f->spec->n_kv_heads;
+    else if (status == OK) status = size_of(f, "n_kv_heads", 1 << 16, &m->n_kv_heads);
     if (status == OK) status = size_of(f, "head_dim", 1 << 16, &m->head_dim);
     if (status == OK && m->n_heads % m->n_kv_heads) status = err_set(f->err, ERR_DATA, "%zu heads on %zu key heads", m->n_heads, m->n_kv_heads);
     m->n_layers = arch_layers(f->arch);
@@ -661,6 +674,8 @@ static enum status ends(const struct finder *f)
     struct arch_model *m = f->model;
     size_t tensor;
     enum status status = arch_require(f->arch, "token_embd", ARCH_NONE, ARCH_NONE, &tensor, f->err);
+    if (status == OK && there(f, "project_in", ARCH_NONE))
+        status = err_set(f->err, ERR_UNSUPPORTED, "the forward pass has no projections between embeddings and layers");
     if (status != OK) return status;
     m->vocab = (size_t)tensor_rows(&f->container->tensors[tensor]);
     struct matrix_place place = whole(0, m->vocab);

@@ -31,6 +31,7 @@ struct eval {
 };
 
 struct judging {
+    const struct eval_options *options;
     const struct windows *windows;
     struct score *scores[2]; /* of all tokens; judged, reference */
     double *cross; /* sum of exp(a - most) (a - b) */
@@ -66,7 +67,11 @@ static enum status see(void *context, unsigned worker, size_t unit, size_t first
     struct judging *j = context;
     const struct forward_unit *u = &j->windows->units[unit];
     float exps[HEAD_PANEL];
-    (void)worker, (void)err;
+    (void)worker;
+    if (j->options->logits) {
+        enum status status = j->options->logits(j->options->logits_context, u->first_row, u->n_rows, first, n, logits[0], err);
+        if (status != OK) return status;
+    }
     for (size_t t = 0; t + 1 < u->n_rows; t++) {
         const uint64_t row = u->first_row + t;
         const size_t target = (size_t)u->ids[t + 1];
@@ -210,7 +215,7 @@ enum status eval_open(const struct eval_options *options, const struct token_doc
 
 enum status eval_judge(struct eval *eval, const struct eval_model *model, struct eval_result *result, struct err *err)
 {
-    struct judging j = { .windows = &eval->windows, .n_models = eval->reference ? 2 : 1 };
+    struct judging j = { .options = &eval->options, .windows = &eval->windows, .n_models = eval->reference ? 2 : 1 };
     const struct forward_options options = options_of(eval, model, eval->reference != NULL);
     struct forward *forward = NULL;
     if (eval->reference && eval->reference_vocab != model->model->vocab)

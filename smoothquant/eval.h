@@ -27,6 +27,10 @@ struct eval_options {
     size_t n_lead; /* tokens in front of every document that stand for no text */
     void (*progress)(void *context, uint64_t n_tokens); /* tokens that went through a layer; may be NULL */
     void *context;
+    /* Logits of vocabulary entries [first, first + n) of the judged model for n_rows tokens from token number row of all windows on, [n_rows][n]; may be
+     * NULL. From several threads at once. */
+    enum status (*logits)(void *context, uint64_t row, size_t n_rows, size_t first, size_t n, const float *logits, struct err *err);
+    void *logits_context;
 };
 
 /* A set of weights: where the model has them, and how they are read. */

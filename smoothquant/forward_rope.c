@@ -15,7 +15,7 @@
 
 const char *rope_scaling_name(enum rope_scaling scaling)
 {
-    static const char *const names[ROPE_SCALING_COUNT] = { "none", "linear", "llama3", "yarn", "longrope" };
+    static const char *const names[ROPE_SCALING_COUNT] = { "none", "linear", "llama3", "yarn", "longrope", "dynamic" };
     return names[scaling];
 }
 
@@ -104,14 +104,18 @@ static const struct scaling_row {
     double (*attention_factor)(const struct rope *rope);
 } rows[ROPE_SCALING_COUNT] = {
     [ROPE_PLAIN] = { keep, no_factor },  [ROPE_LINEAR] = { linear, no_factor },           [ROPE_LLAMA3] = { llama3, no_factor },
-    [ROPE_YARN] = { yarn, yarn_factor }, [ROPE_LONGROPE] = { longrope, longrope_factor },
+    [ROPE_YARN] = { yarn, yarn_factor }, [ROPE_LONGROPE] = { longrope, longrope_factor }, [ROPE_DYNAMIC] = { keep, no_factor },
 };
 
 void rope_frequencies(const struct rope *rope, size_t n_positions, double *frequencies, double *attention_factor)
 {
     const bool is_long = rope->scaling == ROPE_LONGROPE && rope->old_positions > 0 && (double)n_positions > rope->old_positions;
+    double theta = rope->theta;
+    if (rope->scaling == ROPE_DYNAMIC && (double)n_positions > rope->old_positions)
+        theta *=
+            pow(rope->factor * (double)n_positions / rope->old_positions - rope->factor + 1.0, (double)rope->n_dims / ((double)rope->n_dims - 2.0));
     for (size_t i = 0; i < rope->n_dims / 2; i++) {
-        double f = pow(rope->theta, -2.0 * (double)i / (double)rope->n_dims);
+        double f = pow(theta, -2.0 * (double)i / (double)rope->n_dims);
         if (rope->scaling != ROPE_LONGROPE && rope->factors_short) f /= (double)rope->factors_short[i];
         frequencies[i] = rows[rope->scaling].frequency(rope, i, f, is_long);
     }

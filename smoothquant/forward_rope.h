@@ -8,6 +8,8 @@
  *             0.1 ln factor + 1
  *   longrope  f_i / factors_i, the long list for windows above old positions, else the short; attention factor sqrt(1 + ln(max/old) / ln old)
  *
+ *   dynamic   beyond max positions: theta (factor n / max - factor + 1)^(d / (d - 2)) in place of theta, d the turned dims, n the window
+ *
  * Why this way: angles in binary64, rounded once as cos and sin; the table is made once for all layers that share it.
  * Corner cases: fewer dims than the head has (partial): the rest stays; an attention factor multiplies cos and sin, as the models' own code does.
  * Reference: Su et al., arXiv 2104.09864; transformers modeling_rope_utils.py; Peng et al., arXiv 2309.00071 (YaRN); arXiv 2402.13753 (LongRoPE).
@@ -22,9 +24,9 @@
 
 #include "base/err.h"
 
-enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE, ROPE_SCALING_COUNT };
+enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE, ROPE_DYNAMIC, ROPE_SCALING_COUNT };
 
-/* "none", "linear", "llama3", "yarn", "longrope" */
+/* "none", "linear", "llama3", "yarn", "longrope", "dynamic" */
 const char *rope_scaling_name(enum rope_scaling scaling);
 
 /* How a model turns queries and keys. Zero values of the optional ones mean the model's defaults. */
