@@ -142,6 +142,27 @@ static void changed_models_give_nothing_beyond_their_tensors(void **state)
         }
 }
 
+/* A file that builds on another inherits how that one computes only where it is known to compute alike. */
+static void no_forward_pass_is_inherited_unseen(void **state)
+{
+    (void)state;
+    static const char *const alike[] = { "qwen3.yaml", "deepseek32.yaml", NULL };
+    DIR *dir = opendir(tests_path("../configs/arch"));
+    assert_non_null(dir);
+    for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
+        char path[4096];
+        struct yaml_doc *doc = NULL;
+        bool known = !strstr(entry->d_name, ".yaml");
+        for (size_t i = 0; alike[i]; i++) known = known || strcmp(alike[i], entry->d_name) == 0;
+        if (known) continue;
+        snprintf(path, sizeof path, "%s/%s", tests_path("../configs/arch"), entry->d_name);
+        assert_ok(yaml_open(&io_system, path, &doc, &err));
+        if (yaml_get(doc->root, "like") && !yaml_get(doc->root, "forward")) fail_msg("%s inherits the section forward", entry->d_name);
+        yaml_close(doc);
+    }
+    closedir(dir);
+}
+
 /* Every file is read, and some case uses it. */
 static void every_file_has_a_case(void **state)
 {
@@ -161,6 +182,7 @@ static void every_file_has_a_case(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(every_architecture_has_its_groups),
-                                        cmocka_unit_test(changed_models_give_nothing_beyond_their_tensors), cmocka_unit_test(every_file_has_a_case) };
+                                        cmocka_unit_test(changed_models_give_nothing_beyond_their_tensors),
+                                        cmocka_unit_test(no_forward_pass_is_inherited_unseen), cmocka_unit_test(every_file_has_a_case) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
