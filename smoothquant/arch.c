@@ -135,11 +135,10 @@ static enum status choose_by_names(const struct io_calls *io, const char *dir, c
         if (fits && found != SIZE_MAX && second == SIZE_MAX) second = i;
         if (fits && found == SIZE_MAX) found = i;
     }
-    if (found == SIZE_MAX)
-        return err_set(err, ERR_UNSUPPORTED, "there is no config.json that names the architecture, and the tensors' names fit no file of '%s'", dir);
+    const char *lack = arch->gguf ? "the GGUF keys do not name the architecture" : "there is no config.json that names the architecture";
+    if (found == SIZE_MAX) return err_set(err, ERR_UNSUPPORTED, "%s, and the tensors' names fit no file of '%s'", lack, dir);
     if (second != SIZE_MAX)
-        return err_set(err, ERR_UNSUPPORTED,
-                       "there is no config.json that names the architecture, and the tensors' names fit more than one file, like '%s' and '%s'",
+        return err_set(err, ERR_UNSUPPORTED, "%s, and the tensors' names fit more than one file, like '%s' and '%s'", lack,
                        path_base(listing->paths[found]), path_base(listing->paths[second]));
     return open_map(io, dir, listing->paths[found], arch, err);
 }

@@ -9,6 +9,8 @@
 
 #include "base/json.h"
 #include "base/text.h"
+#include "smoothquant/stats.h"
+#include "smoothquant/stats_kind.h"
 #include "support/arch_case.h"
 
 static struct err err;
@@ -307,6 +309,52 @@ static void every_real_header_has_a_map(void **state)
     }
 }
 
+/* ---- statistics --------------------------------------------------------------------------------------------------------------------- */
+
+static const double *squares_of(const struct stats_set *set, const struct container *container, const struct smooth_side *side, uint64_t n)
+{
+    const struct stats_entry *entry = stats_find(set, container->tensors[side->tensor].name);
+    assert_non_null(entry);
+    assert_int_equal(entry->n_in, n);
+    assert_non_null(entry->values[STATS_SUM2]);
+    return entry->values[STATS_SUM2];
+}
+
+/* Weights that read the same activations have the same statistics to the last bit: the groups of the map are the sets that a real file shows. */
+static void groups_are_those_that_equal_statistics_show(void **state)
+{
+    (void)state;
+    const char *path = shared_data("imatrix/imatrix.dat");
+    struct stats_set *set = NULL;
+    const struct stats_kind *kind = NULL;
+    struct smooth_groups groups;
+    if (!path) skip();
+    assert_ok(stats_open(&io_system, path, 0, &set, &kind, &err));
+    struct container *container = arch_case_container("gguf general.architecture=llama block_count=22 embedding_length=2048 attention.head_count=32 "
+                                                      "attention.head_count_kv=4 feed_forward_length=5632",
+                                                      "blk.{n}.", 22,
+                                                      "@attn_norm 2048\n@attn_q 2048x2048\n@attn_k 256x2048\n@attn_v 256x2048\n@attn_output "
+                                                      "2048x2048\n@ffn_norm 2048\n@ffn_gate 5632x2048\n@ffn_up 5632x2048\n@ffn_down 2048x5632\n");
+    struct arch *arch = open_arch(container);
+    assert_ok(arch_groups(arch, &groups, &err));
+    assert_int_equal(groups.n_groups, 22 * 4);
+    for (size_t i = 0; i < groups.n_groups; i++) {
+        const struct smooth_group *group = &groups.groups[i];
+        const double *first = squares_of(set, container, &group->consumers[0], group->n);
+        for (size_t k = 1; k < group->n_consumers; k++)
+            assert_memory_equal(squares_of(set, container, &group->consumers[k], group->n), first, group->n * sizeof *first);
+        for (size_t k = 0; k < groups.n_groups; k++) { /* and no other group has them */
+            const struct smooth_group *other = &groups.groups[k];
+            if (k == i || other->n != group->n) continue;
+            assert_true(memcmp(squares_of(set, container, &other->consumers[0], group->n), first, group->n * sizeof *first) != 0);
+        }
+    }
+    smooth_groups_free(&groups);
+    arch_close(arch);
+    container_close(container);
+    stats_close(set);
+}
+
 /* ---- refusals ------------------------------------------------------------------------------------------------------------------------ */
 
 static const struct {
@@ -529,6 +577,8 @@ static const struct {
       "@input_layernorm 24\n@attention.query_key_value 72x24\n@attention.dense 24x24\n@post_attention_layernorm 24\n@mlp.dense_h_to_4h "
       "20x24\n@mlp.dense_4h_to_h 24x20\n",
       OK, "gptneox" },
+    { "gguf general.name=x", "blk.{n}.", "@nothing 4\n", ERR_UNSUPPORTED,
+      "the GGUF keys do not name the architecture, and the tensors' names fit no file" },
     { "{}", LAYERS, "nothing 4\n", ERR_UNSUPPORTED, "there is no config.json that names" },
     /* names */
     { HF("LlamaForCausalLM"), "x.{n}.", "@a 4\n", ERR_UNSUPPORTED, "no tensor is called as the map llama has it, like 'layers.0.input_layernorm'" },
@@ -853,6 +903,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_real_model_in_both_forms),
         cmocka_unit_test(every_real_header_has_a_map),
+        cmocka_unit_test(groups_are_those_that_equal_statistics_show),
         cmocka_unit_test(what_does_not_fit_is_refused_by_name),
         cmocka_unit_test(a_map_is_chosen_or_the_model_refused),
         cmocka_unit_test(facts_come_from_both_kinds_of_files),
