@@ -19,7 +19,7 @@
 #include "container/gguf_header.h"
 
 #define TOKENIZER_FILE_MAX ((uint64_t)256 << 20) /* bytes of a tokenizer.json, and of the lists of a GGUF file */
-#define TOKENIZER_IDS_MAX (1u << 24) /* every id is below it */
+#define TOKENIZER_IDS_MAX (1u << 22) /* every id is below it */
 #define TOKENIZER_TOKEN_MAX 65535u /* bytes of a token */
 
 /* Constant after it is opened; may be used from several threads at once. */
