@@ -94,17 +94,18 @@ static bool loop(struct run *run, const struct pattern_code *code, uint32_t next
     return true;
 }
 
-static bool is_word_before(const struct run *run, size_t at)
+static bool is_in_before(const struct run *run, uint32_t set, size_t at)
 {
     if (at == 0) return false;
     do at--;
     while (((unsigned char)run->text[at] & 0xc0) == 0x80);
-    return unicode_is_word(unicode_decode(run->text + at, unicode_length(run->text[at])));
+    return one_of(run, set, &at);
 }
 
-static bool is_word_at(const struct run *run, size_t at)
+static bool is_edge(const struct run *run, uint32_t set, size_t at)
 {
-    return at < run->n && unicode_is_word(unicode_decode(run->text + at, unicode_length(run->text[at])));
+    size_t next = at;
+    return is_in_before(run, set, at) != one_of(run, set, &next);
 }
 
 static bool match(struct run *run, uint32_t pc, size_t at, size_t *end);
@@ -147,7 +148,7 @@ static bool step(struct run *run, uint32_t *pc, size_t *at)
     case PATTERN_TEXT_END:
         return *at == run->n;
     case PATTERN_WORD_EDGE:
-        return (is_word_before(run, *at) != is_word_at(run, *at)) != code->flag;
+        return is_edge(run, code->x, *at) != code->flag;
     case PATTERN_END:
         break;
     }

@@ -288,30 +288,48 @@ static bool grow_sets(struct tokenizer_pattern *out)
     return true;
 }
 
-/* The number of the class that begins here, which is read only once; *end is behind it. */
-static enum status find_set(struct parse *p, uint32_t *index)
+/* The number of the class with this key, which is set unless it is there already; set is taken over. */
+static enum status keep_set(struct parse *p, struct tokenizer_set *set, size_t key, uint32_t *index)
 {
     struct tokenizer_pattern *out = p->out;
-    const size_t at = p->at;
-    struct tokenizer_set set = { 0 };
-    enum status status = take_set(p, &set);
-    for (size_t i = 0; status == OK && i < out->n_sets; i++) {
-        if (out->set_at[i] != at || out->set_folds[i] != p->folds) continue;
-        tokenizer_set_free(&set);
+    enum status status = OK;
+    for (size_t i = 0; i < out->n_sets; i++) {
+        if (out->set_at[i] != key || out->set_folds[i] != p->folds) continue;
+        tokenizer_set_free(set);
         *index = (uint32_t)i;
         return OK;
     }
-    if (status == OK && out->n_sets >= SETS_MAX) status = unknown(p, "too many classes");
-    if (status == OK && out->n_sets == out->sets_capacity && !grow_sets(out)) status = no_memory(p);
+    if (out->n_sets >= SETS_MAX) status = unknown(p, "too many classes");
+    else if (out->n_sets == out->sets_capacity && !grow_sets(out)) status = no_memory(p);
     if (status != OK) {
-        tokenizer_set_free(&set);
+        tokenizer_set_free(set);
         return status;
     }
-    out->set_at[out->n_sets] = at;
+    out->set_at[out->n_sets] = key;
     out->set_folds[out->n_sets] = p->folds;
     *index = (uint32_t)out->n_sets;
-    out->sets[out->n_sets++] = set;
+    out->sets[out->n_sets++] = *set;
     return OK;
+}
+
+/* The number of the class that begins here, and p behind it. */
+static enum status find_set(struct parse *p, uint32_t *index)
+{
+    const size_t at = p->at;
+    struct tokenizer_set set = { 0 };
+    enum status status = take_set(p, &set);
+    if (status == OK) return keep_set(p, &set, at, index);
+    tokenizer_set_free(&set);
+    return status;
+}
+
+/* The number of \w, for its edges. */
+static enum status find_word(struct parse *p, uint32_t *index)
+{
+    struct tokenizer_set set = { 0 };
+    if (add_word(&set) && tokenizer_set_close_ranges(&set, false)) return keep_set(p, &set, SIZE_MAX, index);
+    tokenizer_set_free(&set);
+    return no_memory(p);
 }
 
 /* ---- atoms and their repetition --------------------------------------------------------------------------------------------------- */
@@ -415,8 +433,11 @@ static enum status take_anchor(struct parse *p, bool *is_anchor)
         { "$", PATTERN_LINE_END, false }, { "\\z", PATTERN_TEXT_END, false }, { "\\b", PATTERN_WORD_EDGE, false }, { "\\B", PATTERN_WORD_EDGE, true }
     };
     for (size_t i = 0; i < sizeof anchors / sizeof anchors[0]; i++) {
+        uint32_t word = 0;
         *is_anchor = take(p, anchors[i].text);
-        if (*is_anchor) return emit(p, (struct pattern_code){ .op = anchors[i].op, .flag = anchors[i].flag }, NULL);
+        if (!*is_anchor) continue;
+        enum status status = anchors[i].op == PATTERN_WORD_EDGE ? find_word(p, &word) : OK;
+        return status == OK ? emit(p, (struct pattern_code){ .op = anchors[i].op, .flag = anchors[i].flag, .x = word }, NULL) : status;
     }
     return OK;
 }

@@ -22,7 +22,7 @@ enum pattern_op {
     PATTERN_ATOMIC, /* the first way that what follows matches, and no other; x after it */
     PATTERN_LINE_END,
     PATTERN_TEXT_END,
-    PATTERN_WORD_EDGE /* negative: no edge */
+    PATTERN_WORD_EDGE /* between a code point of set x and another one or the text's end; negative: no edge */
 };
 
 struct pattern_code {
@@ -36,7 +36,7 @@ struct tokenizer_pattern {
     struct pattern_code *codes;
     size_t n_codes, codes_capacity;
     struct tokenizer_set *sets;
-    size_t *set_at; /* where in the text each stands */
+    size_t *set_at; /* where in the text each stands; SIZE_MAX for \w of an edge */
     bool *set_folds;
     size_t n_sets, sets_capacity;
     char shown[160]; /* for messages */

@@ -2,7 +2,7 @@
  *
  * Formula: bytes 21..7e, a1..ac, ae..ff are spelt as the code points of the same number, the other 68 as 100, 101, ... in their order.
  * Why this way: step k writes what it makes into its own buffer and calls step k + 1, which never touches that buffer: no copies, no lists.
- * Corner cases: a cut to the next holds one match back until it is known what follows; matches of no character cut nothing out.
+ * Corner cases: a cut to the next holds one match back until it is known what follows. A match of no character cuts where it stands.
  * Reference: see tokenizer_step.h; GPT-2's bytes_to_unicode. Worked number: byte 0 is spelt U+0100, byte 0xad U+0143.
  */
 #include "smoothquant/tokenizer_step.h"
@@ -131,42 +131,59 @@ struct cutting {
     size_t index;
     const char *text;
     bool is_first;
-    size_t start, end; /* held back; start == end: nothing is */
+    bool holds; /* [start, end) is held back, until it is known whether what follows joins it */
+    size_t start, end;
     bool was_match;
 };
 
 static enum status pass_on(struct cutting *cut)
 {
-    const size_t start = cut->start, n = cut->end - cut->start;
-    cut->start = cut->end;
-    return n ? run_from(cut->run, cut->index + 1, cut->text + start, n, cut->is_first && start == 0) : OK;
+    const size_t start = cut->start, n = cut->end - start;
+    const bool is_piece = cut->holds && n > 0;
+    cut->holds = false;
+    return is_piece ? run_from(cut->run, cut->index + 1, cut->text + start, n, cut->is_first && start == 0) : OK;
 }
 
-/* True when [start, end) joins what is held back. */
+/* True when the next span joins what is held back. */
 static bool joins(const struct cutting *cut, enum cut_rule rule, bool is_match)
 {
-    if (cut->start == cut->end) return false;
+    if (!cut->holds) return false;
     if (rule == CUT_TO_PREVIOUS) return is_match && !cut->was_match;
     if (rule == CUT_TO_NEXT) return !is_match && cut->was_match;
     return rule == CUT_JOINED && is_match == cut->was_match;
 }
 
-/* The next span; spans follow each other without gaps. */
+/* The next span; spans follow each other without gaps, matches may be empty. */
 static enum status put_span(struct cutting *cut, size_t start, size_t end, bool is_match)
 {
     const struct step *step = &cut->run->list->steps[cut->index];
-    if (step->inverts) is_match = !is_match;
-    if (start == end) return OK;
     enum status status = OK;
+    if (step->inverts) is_match = !is_match;
     if (joins(cut, step->rule, is_match)) {
         cut->end = end;
     } else {
         status = pass_on(cut);
-        cut->start = step->rule == CUT_REMOVED && is_match ? end : start;
+        cut->holds = step->rule != CUT_REMOVED || !is_match;
+        cut->start = start;
         cut->end = end;
     }
     cut->was_match = is_match;
-    if (status == OK && (step->rule == CUT_ISOLATED || step->rule == CUT_REMOVED)) status = pass_on(cut);
+    return status;
+}
+
+/* The next match in [*from, n). An empty one right behind the last match, which ended at last, is none. */
+static enum status next_match(const struct running *run, const struct tokenizer_pattern *pattern, const char *text, size_t n, size_t *from,
+                              size_t last, size_t *start, size_t *end, bool *found)
+{
+    enum status status = OK;
+    *found = false;
+    while (*from <= n && status == OK) {
+        status = tokenizer_pattern_find(pattern, &run->work->pattern, text, n, *from, start, end, found, run->err);
+        if (status != OK || !*found) return status;
+        *from = *start < *end ? *end : *end + (*end < n ? unicode_length(text[*end]) : 1);
+        if (*start < *end || *end != last) return OK;
+        *found = false;
+    }
     return status;
 }
 
@@ -174,21 +191,17 @@ static enum status run_cut(const struct running *run, size_t index, const char *
 {
     const struct tokenizer_pattern *pattern = run->list->steps[index].pattern;
     struct cutting cut = { .run = run, .index = index, .text = text, .is_first = is_first };
-    size_t at = 0, from = 0, start, end;
+    size_t at = 0, from = 0, last = SIZE_MAX, start = 0, end = 0;
     bool found = true;
-    while (from <= n) {
-        enum status status = tokenizer_pattern_find(pattern, &run->work->pattern, text, n, from, &start, &end, &found, run->err);
+    for (;;) {
+        enum status status = next_match(run, pattern, text, n, &from, last, &start, &end, &found);
+        if (status == OK && !found) break;
+        if (status == OK && at < start) status = put_span(&cut, at, start, false);
+        if (status == OK) status = put_span(&cut, start, end, true);
         if (status != OK) return status;
-        if (!found) break;
-        if (start < end) {
-            status = put_span(&cut, at, start, false);
-            if (status == OK) status = put_span(&cut, start, end, true);
-            at = end;
-        }
-        if (status != OK) return status;
-        from = start < end ? end : end + (end < n ? unicode_length(text[end]) : 1);
+        at = last = end;
     }
-    enum status status = put_span(&cut, at, n, false);
+    enum status status = at < n ? put_span(&cut, at, n, false) : OK;
     return status == OK ? pass_on(&cut) : status;
 }
 
@@ -210,16 +223,15 @@ static void replace_literal(const struct step *step, const char *text, size_t n,
 
 static enum status replace_pattern(const struct running *run, const struct step *step, const char *text, size_t n, struct text *out)
 {
-    size_t at = 0, from = 0, start, end;
+    size_t at = 0, from = 0, last = SIZE_MAX, start = 0, end = 0;
     bool found = true;
-    while (from <= n) {
-        enum status status = tokenizer_pattern_find(step->pattern, &run->work->pattern, text, n, from, &start, &end, &found, run->err);
+    for (;;) {
+        enum status status = next_match(run, step->pattern, text, n, &from, last, &start, &end, &found);
         if (status != OK) return status;
         if (!found) break;
         text_add_bytes(out, text + at, start - at);
         text_add_bytes(out, step->text, step->n_text);
-        at = end;
-        from = start < end ? end : end + (end < n ? unicode_length(text[end]) : 1);
+        at = last = end;
     }
     text_add_bytes(out, text + at, n - at);
     return OK;

@@ -143,6 +143,8 @@ static const struct {
     { "{" MODEL ",\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"x+\"},\"content\":\"b\"}}", NULL, NULL, "axxxc", "4" },
     { "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\".\"},\"behavior\":\"Removed\",\"invert\":false}}", NULL, NULL,
       "a.b.ab", "0 1 3" },
+    { "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?=b)\"},\"behavior\":\"Isolated\",\"invert\":false}}", NULL, NULL,
+      "abab", "0 1 0 1" },
     { "{" MODEL ",\"pre_tokenizer\":{\"type\":\"WhitespaceSplit\"}}", NULL, NULL, " a b\tab\n", "0 1 3" },
 };
 

@@ -187,6 +187,12 @@ class HuggingFace(TokenizerTest):
                     with self.subTest(behavior=behavior, invert=invert, pattern=pattern):
                         self.check(self.train(None, self.sequence(self.split(pattern, behavior, invert), self.bytes())), n=400)
 
+    def test_empty_matches(self):
+        for pattern in ("(?=(\\d{3})+(?!\\d))", "\\b", "x*", "\\d{1,3}(?=(?:\\d{3})*\\b)"):
+            for behavior in ("isolated", "removed", "merged_with_previous", "merged_with_next", "contiguous"):
+                with self.subTest(pattern=pattern, behavior=behavior):
+                    self.check(self.train(None, self.sequence(self.split(pattern, behavior), self.bytes())), n=300)
+
     def test_literal_split(self):
         p = self.t.pre_tokenizers
         self.check(self.train(None, self.sequence(p.Split(" ", "merged_with_previous"), self.bytes())), n=400)
@@ -273,6 +279,19 @@ class HuggingFace(TokenizerTest):
             tokenizer.save(os.path.join(folder, "tokenizer.json"))
             done = subprocess.run([TOKENIZE, folder, self.path("texts.json")], capture_output=True, text=True, timeout=60, check=True)
             self.assertIn(name, done.stdout)
+
+
+class Containers(TokenizerTest):
+    """A tokenizer travels with its model into llmq's own container."""
+
+    def test_folder_and_gguf(self):
+        program = os.path.join(os.path.dirname(PROGRAM), "llmq")
+        if not os.access(program, os.X_OK):
+            skip_aloud(self, f"no program at {program}")
+        items = texts(100, 3)
+        for model in (TINY, shared_data(self, "llm", "stories260K", "stories260K.gguf")):
+            self.convert(model, "x.llmq", "--format", "int8")
+            self.compare(self.path("x.llmq"), items, self.ids_of(model, items))
 
 
 class LlamaCpp(TokenizerTest):
