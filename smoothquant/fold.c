@@ -89,11 +89,13 @@ static bool need_cols(struct folds *folds, struct fold *fold, uint64_t n_sets)
     return true;
 }
 
+/* Rows of one matrix may go on in those behind it: the values of a stack of heads. */
 static bool is_inside(const struct fold *fold, const struct smooth_side *side, uint64_t n)
 {
-    const uint64_t matrix_rows = fold->n_rows / size_max(1, fold->n_mats), length = side->along_rows ? matrix_rows : fold->n_cols;
-    const bool mats = side->n_mats && side->mat < fold->n_mats && side->n_mats <= fold->n_mats - side->mat;
-    return mats && n && side->run && smooth_side_place(side, n - 1) < length;
+    const uint64_t matrix_rows = fold->n_rows / size_max(1, fold->n_mats);
+    if (!side->n_mats || side->mat >= fold->n_mats || side->n_mats > fold->n_mats - side->mat || !n || !side->run) return false;
+    const uint64_t rows = side->n_mats == 1 ? fold->n_rows - side->mat * matrix_rows : matrix_rows;
+    return smooth_side_place(side, n - 1) < (side->along_rows ? rows : fold->n_cols);
 }
 
 static void multiply_rows(struct fold *fold, const struct smooth_side *side, const float *factors, uint64_t n)
