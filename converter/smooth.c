@@ -109,16 +109,6 @@ static bool has_target(const struct plan *plan, const struct smooth_group *group
     return false;
 }
 
-static bool is_searched(const struct plan *plan, const struct smooth_options *options, const struct smooth_group *group)
-{
-    bool search = false;
-    for (size_t i = 0; i < group->n_consumers && !search; i++) {
-        const struct quant *quant = smooth_target(plan, group->consumers[i].tensor);
-        if (quant) smooth_options_alpha(options, quant, &search);
-    }
-    return search;
-}
-
 /* The statistics of the group's input: those of the first consumer that has some. */
 static enum status find_statistics(const struct sources *sources, const struct plan *plan, struct choice *choice, struct err *err)
 {
@@ -185,10 +175,20 @@ static void check_group(const struct plan *plan, const struct smooth_options *op
     if (group->n_producers && !(options->kinds >> group->kind & 1)) leave(outcome, "--smooth-groups leaves it out");
     else if (!has_target(plan, group)) leave(outcome, "nothing behind it is quantised");
     else if (!can_take(plan, outcome)) leave(outcome, "its inputs lie along the rows, beside which no factors can stand");
-    else if (group->on_request && !is_searched(plan, options, group)) leave(outcome, "all experts stand behind it: only --alpha auto tries it");
+    else if (group->on_request && !smooth_is_searched(plan, options, group))
+        leave(outcome, "all experts stand behind it: only --alpha auto tries it");
     else if (outcome->fate == SMOOTH_FOLDED && !check_sides(plan, group->consumers, group->n_consumers, outcome)) return;
     else if (outcome->fate == SMOOTH_FOLDED && !check_sides(plan, group->producers, group->n_producers, outcome)) return;
     else if (options->gain && !smooth_has_gain(plan, group)) leave(outcome, "there is no norm before it, whose gain could be its statistic");
+}
+
+/* What a search cannot judge it leaves; factors that are given need no judgement. */
+static void check_search(const struct plan *plan, const struct smooth_options *options, const struct choice *choice)
+{
+    const struct smooth_group *group = choice->outcome->group;
+    if (choice->outcome->fate == SMOOTH_LEFT || !smooth_is_searched(plan, options, group) || smooth_is_judged(plan, group)) return;
+    if (smooth_is_given(&choice->slice)) return;
+    leave(choice->outcome, "its matrices are stored as [in, out], so their groups of weights share a factor, and a search has nothing to judge");
 }
 
 static enum status make_choice(struct app *app, const struct sources *sources, const struct plan *plan, const struct smooth_options *options,
@@ -196,11 +196,13 @@ static enum status make_choice(struct app *app, const struct sources *sources, c
 {
     struct smooth_outcome *outcome = choice->outcome;
     check_group(plan, options, outcome);
+    if (options->gain) check_search(plan, options, choice);
     if (outcome->fate == SMOOTH_LEFT || options->gain) return OK;
     enum status status = find_statistics(sources, plan, choice, err);
     if (!status && sources->lookup) status = compare_statistics(app, sources, plan, choice, told, err);
     if (!status && !choice->slice.entry) leave(outcome, "there are no statistics of its input");
     else if (!status && !has_tokens(&choice->slice)) leave(outcome, "no token of the statistics went through it");
+    if (!status) check_search(plan, options, choice);
     return status;
 }
 

@@ -3,8 +3,7 @@
  * Drawing: for a group: gain of its norm, x, E[x^2], maxima of its consumers -> smooth_scales (and smooth_judge), or smooth_search -> fold_factors_make.
  * Formula: the sample of a group has at most 2^20 weights, shared out evenly over its quantised consumers.
  * Why this way: see smooth_choose.h.
- * Corner cases: consumers that are not quantised are scaled like the others but have no say in w_j, nor in the loss; where none of them is quantised
- * along the input axis (transposed storage) a search has nothing to judge and says so.
+ * Corner cases: consumers that are not quantised are scaled like the others but have no say in w_j, nor in the loss.
  * Reference: see smooth_choose.h. Worked number: q, k and v of 4096 columns: 85 rows of each.
  */
 #include "converter/smooth_choose.h"
@@ -109,8 +108,7 @@ static enum status read_gain(const struct chooser *chooser, struct weights_reade
     return status;
 }
 
-/* The group has its own factors in the statistics and nothing else. */
-static bool is_given(const struct stats_slice *slice)
+bool smooth_is_given(const struct stats_slice *slice)
 {
     const struct stats_entry *entry = slice->entry;
     return entry && entry->values[STATS_SCALE] && !entry->values[STATS_SUM2] && !entry->values[STATS_ABSMAX];
@@ -150,17 +148,22 @@ static enum status read_maxima(const struct chooser *chooser, struct weights_rea
 /* ---- what a search judges by ------------------------------------------------------------------------------------------------------ */
 
 /* Consumers whose groups of weights run along the inputs. */
-static size_t count_judged(const struct chooser *chooser, const struct smooth_group *group)
+static size_t count_judged(const struct plan *plan, const struct smooth_group *group)
 {
     size_t n = 0;
-    for (size_t i = 0; i < group->n_consumers; i++) n += smooth_target(chooser->plan, group->consumers[i].tensor) && !group->consumers[i].along_rows;
+    for (size_t i = 0; i < group->n_consumers; i++) n += smooth_target(plan, group->consumers[i].tensor) && !group->consumers[i].along_rows;
     return n;
+}
+
+bool smooth_is_judged(const struct plan *plan, const struct smooth_group *group)
+{
+    return count_judged(plan, group) > 0;
 }
 
 static enum status read_members(const struct chooser *chooser, struct weights_reader *reader, struct study *study, struct err *err)
 {
     const struct smooth_group *group = study->group;
-    const size_t n_judged = count_judged(chooser, group);
+    const size_t n_judged = count_judged(chooser->plan, group);
     enum status status = OK;
     for (size_t i = 0; i < group->n_consumers && !status; i++) {
         const struct smooth_side *side = &group->consumers[i];
@@ -265,7 +268,7 @@ static bool can_judge(const struct smooth_options *options, const struct study *
 static enum status judge_fixed(const struct chooser *chooser, struct study *study, struct err *err)
 {
     struct smooth_outcome *outcome = study->choice->outcome;
-    if (!can_judge(chooser->options, study) || !count_judged(chooser, study->group)) return OK;
+    if (!can_judge(chooser->options, study) || !count_judged(chooser->plan, study->group)) return OK;
     enum status status = smooth_judge(&study->problem, &chooser->options->search, NULL, 1, NULL, &outcome->identity_loss, err);
     return status ? status : smooth_judge(&study->problem, &chooser->options->search, outcome->s, 1, NULL, &outcome->loss, err);
 }
@@ -327,23 +330,37 @@ static const struct quant *first_target(const struct plan *plan, const struct sm
     return NULL;
 }
 
+bool smooth_is_searched(const struct plan *plan, const struct smooth_options *options, const struct smooth_group *group)
+{
+    bool search = false;
+    const struct quant *quant = first_target(plan, group);
+    if (quant) smooth_options_alpha(options, quant, &search);
+    return search;
+}
+
 static enum status prepare(const struct chooser *chooser, struct weights_reader *reader, struct choice *choice, struct study *study, struct err *err)
 {
     enum status status = study_open(study, choice, err);
     if (!status) status = read_gain(chooser, reader, study, err);
-    if (!status && !is_given(&choice->slice)) status = read_statistics(chooser, study, err);
+    if (!status && !smooth_is_given(&choice->slice)) status = read_statistics(chooser, study, err);
     if (!status) status = read_maxima(chooser, reader, study, err);
     return status ? status : make_problem(chooser, reader, study, err);
+}
+
+/* A search has what it needs. */
+static bool can_search(const struct chooser *chooser, const struct study *study)
+{
+    return smooth_is_searched(chooser->plan, chooser->options, study->group) && !smooth_is_given(&study->choice->slice) &&
+           smooth_is_judged(chooser->plan, study->group) && can_judge(chooser->options, study);
 }
 
 static enum status choose(const struct chooser *chooser, struct study *study, struct err *err)
 {
     bool search = false;
     const double alpha = smooth_options_alpha(chooser->options, first_target(chooser->plan, study->group), &search);
-    if (is_given(&study->choice->slice)) return choose_given(study, err);
-    if (!search) return choose_fixed(chooser, study, alpha, err);
-    if (!count_judged(chooser, study->group) || can_judge(chooser->options, study)) return choose_searched(chooser, study, err);
-    return choose_fixed(chooser, study, chooser->options->init_alpha, err);
+    if (smooth_is_given(&study->choice->slice)) return choose_given(study, err);
+    if (can_search(chooser, study)) return choose_searched(chooser, study, err);
+    return choose_fixed(chooser, study, search ? chooser->options->init_alpha : alpha, err);
 }
 
 /* ---- the factors of both sides ---------------------------------------------------------------------------------------------------- */
@@ -397,12 +414,17 @@ static enum status finish(const struct chooser *chooser, struct study *study, st
     return status ? status : make_act(chooser, study, err);
 }
 
+static enum status decide_alone(const struct chooser *chooser, struct study *study, struct err *err)
+{
+    enum status status = choose(chooser, study, err);
+    return status ? status : finish(chooser, study, err);
+}
+
 static enum status choose_group(const struct chooser *chooser, struct weights_reader *reader, struct choice *choice, struct err *err)
 {
     struct study study = { .group = choice->outcome->group };
     enum status status = prepare(chooser, reader, choice, &study, err);
-    if (!status) status = choose(chooser, &study, err);
-    if (!status) status = finish(chooser, &study, err);
+    if (!status) status = decide_alone(chooser, &study, err);
     study_close(&study);
     return status ? err_wrap(err, status, "cannot migrate '%s'", choice->outcome->group->id) : OK;
 }
@@ -450,10 +472,14 @@ static enum status choose_layer(const struct chooser *chooser, struct weights_re
             if (choice->outcome->fate == SMOOTH_LEFT || !same_layer(&chooser->choices[first], choice)) continue;
             free(choice->outcome->s);
             status = prepare(chooser, reader, choice, &study, err);
-            if (!status) status = smooth_search(&study.problem, &settings, 1, &result, err);
-            if (!status && pass == 0) add_losses(&result, totals);
-            if (!status && pass == 1) status = take_shared(chooser, &study, &result, best, err);
-            n_candidates = result.n_candidates;
+            if (!status && !can_search(chooser, &study)) {
+                if (pass == 1) status = decide_alone(chooser, &study, err);
+            } else if (!status) {
+                status = smooth_search(&study.problem, &settings, 1, &result, err);
+                if (!status && pass == 0) add_losses(&result, totals);
+                if (!status && pass == 1) status = take_shared(chooser, &study, &result, best, err);
+                n_candidates = result.n_candidates;
+            }
             smooth_result_free(&result);
             study_close(&study);
             if (status) status = err_wrap(err, status, "cannot migrate '%s'", choice->outcome->group->id);

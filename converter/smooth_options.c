@@ -78,6 +78,18 @@ static enum status read_family(const struct settings *settings, struct smooth_op
     return err_set(err, ERR_USAGE, "--smooth-family any needs --alpha auto: a fixed alpha belongs to one family");
 }
 
+/* Options that mean nothing beside a fixed alpha. */
+static enum status check_fixed(const struct settings *settings, const struct smooth_options *options, struct err *err)
+{
+    static const enum setting_id searches[] = { SET_SHARED_CRITERION, SET_ALPHA_MIN,    SET_ALPHA_MAX,    SET_ALPHA_STEP,
+                                                SET_INIT_ALPHA,       SET_DO_BLOCKWISE, SET_SMOOTH_REFINE };
+    for (size_t i = 0; options->how == ALPHA_FIXED && i < sizeof searches / sizeof searches[0]; i++)
+        if (settings_given(settings, searches[i]) && !settings->from_recipe[searches[i]])
+            return err_set(err, ERR_USAGE, "--%s needs --alpha auto: nothing is searched with --alpha %s", settings_table[searches[i]].name,
+                           settings_text(settings, SET_ALPHA));
+    return OK;
+}
+
 static enum status read_search(const struct settings *settings, struct smooth_options *options, struct err *err)
 {
     double alphas[SMOOTH_ALPHAS_MAX];
@@ -133,6 +145,7 @@ enum status smooth_options_read(const struct settings *settings, struct smooth_o
     if (options->runtime && !source) return err_set(err, ERR_USAGE, "--smooth-runtime belongs to --smooth; a recipe says itself what it stores");
     options->reduce = smooth_reduce_find(settings_text(settings, SET_SMOOTH_REDUCE));
     enum status status = read_alpha(settings, options, err);
+    if (!status) status = check_fixed(settings, options, err);
     if (!status) status = read_search(settings, options, err);
     if (!status) status = read_family(settings, options, err);
     if (!status) status = read_stat(settings, options, err);
