@@ -240,6 +240,36 @@ class Search(SmoothTest):
                 self.assertEqual(alphas, {None})
         self.assertNotEqual({g["alpha"] for g in self.plan("--alpha", "auto", how=how).values()}, {g["alpha"] for g in found.values()})
 
+    def test_a_block_with_groups_that_are_not_searched(self):
+        """Formats differ inside of a layer; a fixed alpha is no search; factors that are given stay so."""
+        model = self.make()
+        found = self.plan("--do-blockwise", "--rule", "*.mlp.*=mxint8")
+        for ident, g in found.items():
+            self.assertEqual(g["searched"], "mlp" in ident or "post_attention" in ident, ident)
+            if not g["searched"]:
+                self.assertEqual(g["alpha"], 0.45)
+        for layer in "01":
+            self.assertEqual(len({g["alpha"] for i, g in found.items() if g["searched"] and f".{layer}." in i}), 1)
+        found = self.plan("--alpha", "auto", "--do-blockwise", "--smooth-loss", "gram", "--init-alpha", "0.3")
+        self.assertEqual({(g["alpha"], g["searched"]) for g in found.values()}, {(0.3, False)})
+        groups = [(g.id, [c.tensor.removesuffix(".weight") for c in g.consumers], [1.0 + 0.25 * (j % 5) for j in range(g.n)]) for g in model.groups]
+        write_bytes(self.path("awq.pt"), oracle.write_awq(groups))
+        found = self.ok_json("plan", "--in", "m", "--smooth", "awq.pt", "--alpha", "auto", "--do-blockwise", "--format", "int4")["smoothing"]["groups"]
+        self.assertEqual({g["family"] for g in found}, {"given"})
+        self.assertTrue(all(not g["identity"] for g in found))
+
+    def test_options_of_a_search_without_one(self):
+        self.make()
+        for option in (["--do-blockwise"], ["--alpha-min", "0.2"], ["--alpha-max", "0.8"], ["--alpha-step", "0.1"], ["--init-alpha", "0.4"], ["--shared-criterion", "mean"], ["--smooth-refine", "2"]):
+            self.refused(2, ["plan", "--in", "m", "--smooth", "s", "--alpha", "0.5", *option, "--format", "int4"], option[0], "--alpha auto")
+
+    def test_transposed_storage_leaves_nothing_to_search(self):
+        """GPT-2's matrices are [in, out]: quantised along the outputs, a factor of an input is one of whole groups."""
+        self.make("gpt2")
+        self.refused(2, ["plan", "--in", "m", "--smooth", "s", "--alpha", "auto", "--format", "int4"], "no group could be migrated", "[in, out]")
+        self.refused(2, ["plan", "--in", "m", "--smooth", "s", "--format", "mxfp4"], "[in, out]")
+        self.assertEqual(len(self.plan("--alpha", "0.5")), 6)
+
     # ---- families and statistics
 
     def test_families(self):
