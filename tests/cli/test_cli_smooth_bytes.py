@@ -63,6 +63,23 @@ class SameBytes(SmoothTest):
         self.assertGreater(len([f for f in os.listdir(self.path("d")) if f.endswith(".safetensors")]), 2)
         self.assert_same_tensors(read_safetensors(self.path("d")), read_safetensors(self.path("e")))
 
+    def test_every_way_to_a_scale(self):
+        """Rules that read a matrix several times, and groups over several tiles, see the migrated weights each time: as from the folded file."""
+        self.model = smooth_models.llama(1, heads=8, kv=2, hd=32, hidden=256, ffn=512, layers=1)
+        self.before, self.ex2 = save_model(self.path("m"), self.model), self.model.statistics()
+        write_stats(self.path("s"), self.ex2)
+        common = ["--smooth", "s", "--alpha", "0.5", "--force"]
+        self.smooth("m", "d", *common, "--format", "int4")
+        for how in (["int8", "--group-size", "tensor"], ["fp8_e4m3", "--group-size", "128x128"], ["fp8_e4m3", "--group-size", "tensor"], ["int4:rule=minmax"], ["int4:rule=percentile"],
+                    ["int4:rule=mse-hist", "--group-size", "tensor"], ["int4:rule=3sd", "--group-size", "channel"], ["int8:rule=kl-j", "--group-size", "tensor"], ["int4:rule=lsq"], ["int4:rule=pact"],
+                    ["int4:rule=tqt", "--group-size", "tensor"], ["nvfp4"], ["nvfp4", "--nvfp4-scale", "tensor"], ["q4_k"], ["q6_k", "--scale-rule", "mse"], ["iq4_xs"], ["mx9"], ["bfpprime12"], ["q2_0"]):
+            with self.subTest(how=how):
+                self.convert("m", "a.llmq", *common, "--format", *how)
+                self.convert("d", "b.llmq", "--force", "--format", *how)
+                a, b = self.planes("a.llmq"), self.planes("b.llmq")
+                self.assertEqual([k for k in a if a[k] != b[k]], [])
+                self.assertEqual(set(a), set(b))
+
     # ---- importance
 
     def test_importance_follows(self):
