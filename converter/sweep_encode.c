@@ -148,6 +148,24 @@ struct review {
     bool weighted;
 };
 
+/* Only groups in which some error is larger than half a last step are looked at weight by weight. */
+static void clip_piece(const struct review *review, const struct groups *groups, const float *x, const float *y, const uint16_t *codes)
+{
+    const struct sweep *sweep = review->coded->sweep;
+    const struct sweep_ends *ends = &((const struct sweep_quant *)(const void *)review->coded->cell->quant)->ends;
+    const float least = ends->high_half < ends->low_half ? ends->high_half : ends->low_half;
+    float d[PIECE];
+    struct range ranges[PIECE];
+    const bool finite = sweep->nonfinite == NONFINITE_ERROR;
+    for (size_t i = 0; i < groups->n; i++) d[i] = x[i] - y[i];
+    if (finite) sweep->app->kernels->ranges(d, groups->n, groups->group, ranges);
+    for (size_t i = 0, g = 0; i < groups->n; i += groups->group, g++) {
+        const float scale = groups->scales[g].value * review->tensor_scale;
+        if (finite && !(range_amax(ranges[g]) > least * fabsf(scale))) continue;
+        review->sums->n_clipped += count_clipped(ends, scale, x + i, y + i, codes + i, (size_t)size_min(groups->group, groups->n - i));
+    }
+}
+
 /* Weights [at, at + n) of the row, whose scales (one for each `group` of them) are known. */
 static void review_piece(const struct review *review, uint64_t at, const struct groups *groups, const uint16_t *codes)
 {
@@ -157,9 +175,7 @@ static void review_piece(const struct review *review, uint64_t at, const struct 
     float *y = review->worker->y;
     coded->sweep->app->kernels->decode(coded->cell->quant->elem, groups, codes, y);
     for (size_t i = 0; coded->cell->quant->tensor_scale && i < groups->n; i++) y[i] *= review->tensor_scale;
-    for (size_t i = 0, g = 0; ends->known && i < groups->n; i += groups->group, g++)
-        review->sums->n_clipped += count_clipped(ends, groups->scales[g].value * review->tensor_scale, x + i, y + i, codes + i,
-                                                 (size_t)size_min(groups->group, groups->n - i));
+    if (ends->known) clip_piece(review, groups, x, y, codes);
     if (review->weighted) weigh(x, y, review->weight ? review->weight + at : NULL, groups->n, review->sums);
     if (review->worker->decoded) memcpy(review->worker->decoded + review->row * coded->place->n_cols + at, y, groups->n * sizeof *y);
     if (coded->sweep->counts)
