@@ -27,3 +27,13 @@ install_clang() {
     version=$(clang -dumpversion | cut -d. -f1)
     install_packages "libclang-rt-$version-dev"
 }
+
+# install_browser: what the test of the report needs; a system without these packages goes without that test.
+install_browser() {
+    if install_packages chromium chromium-driver python3-selenium; then
+        LLMQ_BROWSER=required
+        export LLMQ_BROWSER
+    else
+        echo "the report is not tested in a browser: no chromium, chromium-driver and python3-selenium"
+    fi
+}

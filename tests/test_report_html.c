@@ -17,21 +17,30 @@
 #include "converter/report_html_view.h"
 #include "support/made_table.h"
 
+/* The next place of what; not by strstr, whose sanitized form measures the page each time. */
+static const char *find(const char *at, const char *what)
+{
+    const size_t n = strlen(what);
+    for (; (at = strchr(at, what[0])) != NULL; at++)
+        if (strncmp(at, what, n) == 0) return at;
+    return NULL;
+}
+
 static size_t count(const char *page, const char *what)
 {
     size_t n = 0;
-    for (const char *at = page; (at = strstr(at, what)) != NULL; at += strlen(what)) n++;
+    for (const char *at = page; (at = find(at, what)) != NULL; at += strlen(what)) n++;
     return n;
 }
 
 static void assert_has(const char *page, const char *what)
 {
-    if (!strstr(page, what)) fail_msg("the page lacks '%s'", what);
+    if (!find(page, what)) fail_msg("the page lacks '%s'", what);
 }
 
 static void assert_lacks(const char *page, const char *what)
 {
-    const char *at = strstr(page, what);
+    const char *at = find(page, what);
     if (at) fail_msg("the page has '%s': %.80s", what, at);
 }
 
@@ -51,7 +60,7 @@ static char *page_of(const struct sweep_table *table, size_t *nbytes)
 /* What holds of every page. */
 static void check_page(const char *page)
 {
-    static const char *const never[] = { "://",  " src=\"",       "url(", "@import", "<link rel=\"stylesheet", "nan", "-nan",
+    static const char *const never[] = { "://",  " src=\"",    "url(", "@import", "<link rel=\"stylesheet", "nan", "-nan",
                                          "<img", "onerror=\"", "\x01", "\xff" };
     static const char *const paired[] = { "details", "section", "table",  "tbody", "thead", "tr",   "th",   "td",    "svg",   "title",
                                           "desc",    "text",    "figure", "div",   "dl",    "dt",   "dd",   "ul",    "li",    "p",
@@ -82,7 +91,7 @@ static void test_sweep_page(void **state)
         assert_true(nbytes == again_nbytes && memcmp(page, again, nbytes) == 0);
         check_page(page);
         for (size_t r = 0; r < table->n_rows; r++)
-            if (table->rows[r].scope == SWEEP_TENSOR && !strstr(page, table->rows[r].hash)) fail_msg("no hash of row %zu", r);
+            if (table->rows[r].scope == SWEEP_TENSOR && !find(page, table->rows[r].hash)) fail_msg("no hash of row %zu", r);
         assert_int_equal(count(page, "class=\"hash\">"), 12 * (1 + 16 * 8));
         assert_int_equal(count(page, "format mxfp4 has groups of 32"), 2);
         assert_int_equal(count(page, "<h3>Layers and roles</h3>"), 12);

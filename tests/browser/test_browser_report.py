@@ -231,6 +231,17 @@ def check_without_script(folder, path):
         browser.quit()
 
 
+def make_real(folder, pages):
+    """The bundled model, swept and converted by the program itself."""
+    program = os.environ.get("LLMQ_PROGRAM") or sys.exit("LLMQ_PROGRAM names no program")
+    model = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "tiny-llama")
+    pages["real-sweep"], pages["real-convert"] = (os.path.join(folder, n) for n in ("real-sweep.html", "real-convert.html"))
+    subprocess.run([program, "sweep", "--in", model, "--formats", "int4,int3,mxfp4,nvfp4,nf4,q4_k", "--group-sizes", "16,32,64,128", "--quiet",
+                    "--report", pages["real-sweep"]], check=True)
+    subprocess.run([program, "convert", "--in", model, "--format", "int4", "--group-size", "32", "--rule", "role:down=int8", "--quiet",
+                    "--out", os.path.join(folder, "real.llmq"), "--report", pages["real-convert"]], check=True)
+
+
 def main():
     maker = os.environ.get("LLMQ_REPORT_PAGE") or sys.exit("LLMQ_REPORT_PAGE names no program")
     with tempfile.TemporaryDirectory() as folder:
@@ -238,6 +249,7 @@ def main():
         for name, arguments in (("sweep", ["perplexity", "weighted"]), ("hostile", ["hostile"]), ("one", ["one"])):
             pages[name] = os.path.join(folder, name + ".html")
             subprocess.run([maker, pages[name], *arguments], check=True)
+        make_real(folder, pages)
         browser = open_browser(os.path.join(folder, "profile"))
         try:
             for name, path in pages.items():
