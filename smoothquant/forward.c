@@ -105,7 +105,7 @@ enum status windows_make(const int32_t *ids, const uint64_t *starts, size_t n_do
                 }
                 out->units = bigger;
             }
-            out->units[out->n++] = (struct forward_unit){ .first_row = out->n_rows, .n_rows = n, .ids = ids + at };
+            out->units[out->n++] = (struct forward_unit){ .first_row = out->n_rows, .n_rows = n, .ids = ids + at, .length = n };
             out->n_rows += n;
             out->max_rows = (size_t)size_max(out->max_rows, n);
         }
@@ -132,6 +132,18 @@ static float *slopes_make(size_t n_heads)
     return slopes;
 }
 
+/* Table number i for short sequences, and the one for longer ones where there are such. */
+static enum status make_ropes(const struct rope *rope, size_t max_keys, struct forward_shared *shared, size_t i, struct err *err)
+{
+    const size_t from = rope_long_from(rope);
+    if (from < shared->long_from) shared->long_from = from;
+    enum status status = rope_table_make(rope, (size_t)size_min(max_keys, from), 1, &shared->ropes[i], err);
+    if (status == OK && max_keys > from && rope->scaling == ROPE_DYNAMIC)
+        return err_set(err, ERR_UNSUPPORTED, "sequences longer than %zu tokens change the dynamic rotary scaling of this model", from);
+    if (status == OK && max_keys > shared->long_from) status = rope_table_make(rope, max_keys, max_keys, &shared->long_ropes[i], err);
+    return status;
+}
+
 enum status forward_shared_open(const struct forward_options *options, size_t max_rows, size_t max_keys, bool caches, struct forward_shared *shared,
                                 float **slopes, struct err *err)
 {
@@ -149,10 +161,11 @@ enum status forward_shared_open(const struct forward_options *options, size_t ma
                                        .observer = options->observer,
                                        .max_rows = max_rows,
                                        .max_keys = max_keys,
+                                       .long_from = SIZE_MAX,
                                        .caches = caches };
     shared->mlp_block = options->whole ? widest : (size_t)size_min(widest, MLP_BLOCK);
     for (size_t i = 0; i < model->n_ropes && status == OK && model->position == POSITION_ROPE; i++)
-        status = rope_table_make(&model->ropes[i], max_keys, &shared->ropes[i], err);
+        status = make_ropes(&model->ropes[i], max_keys, shared, i, err);
     if (status == OK && model->position == POSITION_ALIBI) {
         shared->slopes = *slopes = slopes_make(model->n_heads);
         if (!*slopes) status = err_set(err, ERR_MEMORY, "out of memory");
@@ -163,7 +176,10 @@ enum status forward_shared_open(const struct forward_options *options, size_t ma
 
 void forward_shared_close(struct forward_shared *shared, float *slopes)
 {
-    for (size_t i = 0; i < MODEL_ROPES_MAX; i++) rope_table_free(&shared->ropes[i]);
+    for (size_t i = 0; i < MODEL_ROPES_MAX; i++) {
+        rope_table_free(&shared->ropes[i]);
+        rope_table_free(&shared->long_ropes[i]);
+    }
     free(slopes);
     shared->slopes = NULL;
 }
@@ -522,7 +538,7 @@ static enum status copy_logits(void *context, unsigned worker, size_t unit, size
 
 enum status forward_logits(const struct forward_options *options, const int32_t *ids, size_t n, float *logits, struct err *err)
 {
-    struct forward_unit unit = { .n_rows = n, .ids = ids };
+    struct forward_unit unit = { .n_rows = n, .ids = ids, .length = n };
     const struct windows windows = { &unit, 1, n, n };
     struct logits_copy copy = { logits, options->model->vocab, n };
     struct forward *f;

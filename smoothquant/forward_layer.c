@@ -158,8 +158,9 @@ static void turn(const struct run *r, float *x, size_t n_heads)
     const struct arch_model *m = r->s->model;
     const struct model_layer *facts = r->loaded->facts;
     if (m->position != POSITION_ROPE || facts->no_rope) return;
+    const struct rope_table *table = r->unit->length > r->s->long_from ? &r->s->long_ropes[facts->rope] : &r->s->ropes[facts->rope];
     for (size_t t = 0; t < r->unit->n_rows; t++)
-        rope_turn(&r->s->ropes[facts->rope], r->unit->position + (r->unit->cache ? 0 : t), x + t * n_heads * m->head_dim, n_heads, m->head_dim);
+        rope_turn(table, r->unit->position + (r->unit->cache ? 0 : t), x + t * n_heads * m->head_dim, n_heads, m->head_dim);
 }
 
 /* One new token of each sequence, over the keys and values before it. The piece has all heads. */
@@ -196,11 +197,11 @@ static enum status run_attention(struct run *r, const struct loaded_piece *piece
     linear(r, desk->h, rows, m->hidden, m->hidden, piece->q, piece->q_bias, wide, false, desk->a, wide);
     linear(r, desk->h, rows, m->hidden, m->hidden, piece->k, piece->k_bias, kv, false, desk->b, kv);
     linear(r, desk->h, rows, m->hidden, m->hidden, piece->v, piece->v_bias, kv, false, desk->c, kv);
+    norm_heads(m, &l->q_norm, desk->a, rows, n_q);
+    norm_heads(m, &l->k_norm, desk->b, rows, n_kv);
     clip(desk->a, rows * wide, m->clip_qkv);
     clip(desk->b, rows * kv, m->clip_qkv);
     clip(desk->c, rows * kv, m->clip_qkv);
-    norm_heads(m, &l->q_norm, desk->a, rows, n_q);
-    norm_heads(m, &l->k_norm, desk->b, rows, n_kv);
     turn(r, desk->a, n_q);
     turn(r, desk->b, n_kv);
     const struct attention attention = { r->s->gemm,

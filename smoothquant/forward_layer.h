@@ -55,6 +55,7 @@ struct forward_unit {
     size_t n_rows;
     const int32_t *ids; /* NULL in units over a cache, whose tokens are given one by one */
     size_t position; /* of the first row; of all rows over a cache */
+    size_t length; /* of the whole sequence: some scalings of rotary positions depend on it */
     struct kv_cache *cache; /* NULL: the unit is a whole sequence */
 };
 
@@ -66,7 +67,8 @@ struct forward_shared {
     const struct arch_model *model;
     struct weight_source source;
     const struct gemm *gemm;
-    struct rope_table ropes[MODEL_ROPES_MAX];
+    struct rope_table ropes[MODEL_ROPES_MAX], long_ropes[MODEL_ROPES_MAX]; /* for sequences of up to long_from tokens, and for longer ones */
+    size_t long_from;
     const float *slopes; /* ALiBi: one a head; else NULL */
     const struct forward_observer *observer; /* NULL: none */
     size_t mlp_block; /* channels of an MLP at once */

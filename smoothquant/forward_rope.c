@@ -107,13 +107,18 @@ static const struct scaling_row {
     [ROPE_YARN] = { yarn, yarn_factor }, [ROPE_LONGROPE] = { longrope, longrope_factor }, [ROPE_DYNAMIC] = { keep, no_factor },
 };
 
-void rope_frequencies(const struct rope *rope, size_t n_positions, double *frequencies, double *attention_factor)
+size_t rope_long_from(const struct rope *rope)
 {
-    const bool is_long = rope->scaling == ROPE_LONGROPE && rope->old_positions > 0 && (double)n_positions > rope->old_positions;
+    const bool matters = rope->scaling == ROPE_LONGROPE || rope->scaling == ROPE_DYNAMIC;
+    return matters && rope->old_positions >= 1 && rope->old_positions < 0x1p40 ? (size_t)rope->old_positions : SIZE_MAX;
+}
+
+void rope_frequencies(const struct rope *rope, size_t length, double *frequencies, double *attention_factor)
+{
+    const bool is_long = rope->scaling == ROPE_LONGROPE && length > rope_long_from(rope);
     double theta = rope->theta;
-    if (rope->scaling == ROPE_DYNAMIC && (double)n_positions > rope->old_positions)
-        theta *=
-            pow(rope->factor * (double)n_positions / rope->old_positions - rope->factor + 1.0, (double)rope->n_dims / ((double)rope->n_dims - 2.0));
+    if (rope->scaling == ROPE_DYNAMIC && length > rope_long_from(rope))
+        theta *= pow(rope->factor * (double)length / rope->old_positions - rope->factor + 1.0, (double)rope->n_dims / ((double)rope->n_dims - 2.0));
     for (size_t i = 0; i < rope->n_dims / 2; i++) {
         double f = pow(theta, -2.0 * (double)i / (double)rope->n_dims);
         if (rope->scaling != ROPE_LONGROPE && rope->factors_short) f /= (double)rope->factors_short[i];
@@ -122,7 +127,7 @@ void rope_frequencies(const struct rope *rope, size_t n_positions, double *frequ
     *attention_factor = rope->attention_factor > 0 ? rope->attention_factor : rows[rope->scaling].attention_factor(rope);
 }
 
-enum status rope_table_make(const struct rope *rope, size_t n_positions, struct rope_table *table, struct err *err)
+enum status rope_table_make(const struct rope *rope, size_t n_positions, size_t length, struct rope_table *table, struct err *err)
 {
     const size_t half = rope->n_dims / 2;
     *table = (struct rope_table){ .n_dims = rope->n_dims, .n_positions = n_positions, .interleaved = rope->interleaved };
@@ -134,7 +139,7 @@ enum status rope_table_make(const struct rope *rope, size_t n_positions, struct 
         rope_table_free(table);
         return err_set(err, ERR_MEMORY, "out of memory");
     }
-    rope_frequencies(rope, n_positions, frequencies, &factor);
+    rope_frequencies(rope, length, frequencies, &factor);
     for (size_t pos = 0; pos < n_positions; pos++)
         for (size_t i = 0; i < half; i++) {
             float *pair = table->table + (pos * half + i) * 2;

@@ -54,11 +54,14 @@ struct rope_table {
     float *table; /* owned; NULL when n_dims is 0 */
 };
 
-/* Frequencies of all n_dims / 2 pairs for windows of n_positions, and the factor of cos and sin. */
-void rope_frequencies(const struct rope *rope, size_t n_positions, double *frequencies, double *attention_factor);
+/* Frequencies of all n_dims / 2 pairs for sequences of `length` tokens, and the factor of cos and sin. */
+void rope_frequencies(const struct rope *rope, size_t length, double *frequencies, double *attention_factor);
 
-/* ERR_MEMORY when out of memory. */
-enum status rope_table_make(const struct rope *rope, size_t n_positions, struct rope_table *table, struct err *err);
+/* Longest sequence that has the frequencies of short ones; SIZE_MAX where the length does not matter. */
+size_t rope_long_from(const struct rope *rope);
+
+/* A table of positions below n_positions, for sequences of `length` tokens. ERR_MEMORY when out of memory. */
+enum status rope_table_make(const struct rope *rope, size_t n_positions, size_t length, struct rope_table *table, struct err *err);
 void rope_table_free(struct rope_table *table);
 
 /* Turns n_heads heads of head_dim (one behind the other) in place; position is below table->n_positions. */
