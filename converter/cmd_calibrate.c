@@ -18,6 +18,7 @@
 #include "converter/version.h"
 #include "smoothquant/calibrate.h"
 #include "smoothquant/forward_quantised.h"
+#include "smoothquant/forward_sample.h"
 #include "smoothquant/name_map.h"
 #include "smoothquant/stats_kind.h"
 #include "smoothquant/stats_names.h"
@@ -131,11 +132,47 @@ static void add_progress(void *context, uint64_t n)
     progress_add(context, n);
 }
 
+/* --self NxL: N documents of L tokens that the model writes. */
+static enum status write_own(const struct app *app, struct job *job, struct err *err)
+{
+    const char *text = settings_text(&app->settings, SET_SELF);
+    char *end = NULL;
+    const unsigned long long n = strtoull(text, &end, 10), length = *end == 'x' ? strtoull(end + 1, &end, 10) : 0;
+    double first = -1.0;
+    if (*end || n < 1 || n > 1 << 16 || length < 2 || length > 1 << 20)
+        return err_set(err, ERR_USAGE, "--self '%s' is not NxL, documents and their tokens: 16x512", text);
+    if (!arch_number(job->live.arch, "bos", &first) || !(first >= 0 && first < (double)job->live.model->vocab)) first = -1.0;
+    job->docs.n_docs = (size_t)n;
+    job->docs.ids = calloc((size_t)(n * length), sizeof *job->docs.ids);
+    job->docs.starts = calloc((size_t)n + 1, sizeof *job->docs.starts);
+    job->docs.nbytes = calloc((size_t)n, sizeof *job->docs.nbytes);
+    if (!job->docs.ids || !job->docs.starts || !job->docs.nbytes) return err_set(err, ERR_MEMORY, "out of memory");
+    for (size_t d = 0; d <= n; d++) job->docs.starts[d] = d * length;
+    struct progress *progress = progress_open_count(app, "writing", n * (length - 1), 1, "tokens");
+    const struct sample_options options = { .io = app->io,
+                                            .model = job->live.model,
+                                            .source = weight_source_container(job->live.container),
+                                            .gemm = live_gemm(app),
+                                            .n_workers = live_workers(app),
+                                            .max_ram = live_max_ram(app),
+                                            .stop = app->stop,
+                                            .spill_dir = live_spill_dir(),
+                                            .seed = 1,
+                                            .first = (int32_t)first,
+                                            .n_documents = (size_t)n,
+                                            .length = (size_t)length,
+                                            .progress = add_progress,
+                                            .context = progress };
+    enum status status = sample_run(&options, job->docs.ids, err);
+    progress_close(progress);
+    return status;
+}
+
 static enum status make_tokens(const struct app *app, struct job *job, struct err *err)
 {
     size_t n_lead;
-    if (!settings_given(&app->settings, SET_SELF)) return live_model_tokens(app, &job->live, &job->docs, &n_lead, err);
-    return err_set(err, ERR_UNSUPPORTED, "--self");
+    if (settings_given(&app->settings, SET_SELF)) return write_own(app, job, err);
+    return live_model_tokens(app, &job->live, &job->docs, &n_lead, err);
 }
 
 static enum status make_windows(const struct app *app, struct job *job, struct err *err)

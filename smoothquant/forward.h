@@ -16,8 +16,6 @@
 #include "base/io.h"
 #include "smoothquant/forward_layer.h"
 
-#define HEAD_PANEL ((size_t)1024) /* rows of the vocabulary at once, whatever the memory */
-
 /* Windows of tokens; ids stay with the caller. */
 struct windows {
     struct forward_unit *units; /* owned */

@@ -17,7 +17,7 @@
 /* ---- memory of a worker ------------------------------------------------------------------------------------------------------------ */
 
 struct room {
-    uint64_t rows, wide, values, scores, gathered, router, keys, used; /* floats of the buffers */
+    uint64_t rows, wide, values, scores, gathered, router, keys, head, used; /* floats of the buffers */
 };
 
 static struct room room_of(const struct forward_shared *s, size_t max_kv_heads)
@@ -33,13 +33,15 @@ static struct room room_of(const struct forward_shared *s, size_t max_kv_heads)
     room.gathered = experts > 1 ? room.rows : 0;
     room.router = experts > 1 ? s->max_rows * experts : 0;
     room.keys = s->caches ? (uint64_t)s->max_keys * m->n_kv_heads * m->head_dim : 0;
+    room.head = s->caches ? s->max_rows * HEAD_PANEL : 0;
     room.used = s->max_rows * size_max(1, m->n_experts_used);
     return room;
 }
 
 static uint64_t total(const struct room *r)
 {
-    return 3 * r->rows + 2 * r->wide + 2 * r->values + r->scores + r->gathered + r->router + 2 * r->keys + 2 * r->used + r->rows + GEMM_SCRATCH;
+    return 3 * r->rows + 2 * r->wide + 2 * r->values + r->scores + r->gathered + r->router + 2 * r->keys + r->head + 2 * r->used + r->rows +
+           GEMM_SCRATCH;
 }
 
 uint64_t desk_floats(const struct forward_shared *shared, size_t max_kv_heads)
@@ -60,10 +62,10 @@ enum status desk_open(const struct forward_shared *shared, size_t max_kv_heads, 
         desk_close(desk);
         return err_set(err, ERR_MEMORY, "out of memory");
     }
-    float **const buffers[] = { &desk->x,      &desk->sum,      &desk->h,      &desk->a,    &desk->d,      &desk->b,      &desk->c,
-                                &desk->scores, &desk->gathered, &desk->router, &desk->keys, &desk->values, &desk->shares, &desk->gemm };
-    const uint64_t sizes[] = { room.rows,   room.rows,     room.rows,   room.wide, room.wide, room.values, room.values,
-                               room.scores, room.gathered, room.router, room.keys, room.keys, room.used,   GEMM_SCRATCH };
+    float **const buffers[] = { &desk->x,        &desk->sum,    &desk->h,    &desk->a,      &desk->d,    &desk->b,      &desk->c,   &desk->scores,
+                                &desk->gathered, &desk->router, &desk->keys, &desk->values, &desk->head, &desk->shares, &desk->gemm };
+    const uint64_t sizes[] = { room.rows,     room.rows,   room.rows, room.wide, room.wide, room.values, room.values, room.scores,
+                               room.gathered, room.router, room.keys, room.keys, room.head, room.used,   GEMM_SCRATCH };
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         *buffers[i] = at;
         at += sizes[i];

@@ -15,6 +15,8 @@
 #include "smoothquant/forward_load.h"
 #include "smoothquant/residual.h"
 
+#define HEAD_PANEL ((size_t)1024) /* rows of the vocabulary at once, whatever the memory */
+
 /* Which linear layers' input it is. */
 enum input_kind {
     INPUT_ATTN,
@@ -84,6 +86,7 @@ struct desk {
     float *a, *b, *c, *d; /* room of attention, or of an MLP */
     float *scores, *gathered, *gemm;
     float *keys, *values; /* of one sequence, where units are over a cache */
+    float *head; /* [max_rows][HEAD_PANEL], there too */
     float *router; /* [max_rows][experts] */
     uint32_t *chosen, *rows; /* [max_rows][experts used]; rows of one expert */
     float *shares; /* of the chosen, like them */

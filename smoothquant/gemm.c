@@ -57,6 +57,36 @@ static void store(const float *acc, size_t nr, size_t m, size_t n, bool add, flo
     }
 }
 
+/* Few rows of A times rows of a transposed B, each read once: sums over k in 16 lanes, which are added in order. */
+typedef void few_fn(size_t m, size_t k, const float *a, size_t a_stride, const float *b, float *sums);
+
+enum { FEW_ROWS = 8 };
+
+static bool multiply_few(few_fn *few, size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride)
+{
+    float sums[FEW_ROWS];
+    if (m > FEW_ROWS || a.transposed || !b.transposed || k < 64) return false;
+    for (size_t j = 0; j < n; j++) {
+        few(m, k, a.data, a.stride, b.data + j * b.stride, sums);
+        for (size_t i = 0; i < m; i++) c[i * c_stride + j] = add ? c[i * c_stride + j] + sums[i] : sums[i];
+    }
+    return true;
+}
+
+static float lane_sum(const float lanes[16])
+{
+    float sum = 0.0f;
+    for (size_t l = 0; l < 16; l++) sum += lanes[l];
+    return sum;
+}
+
+static float tail_sum(const float *a, const float *b, size_t from, size_t k)
+{
+    float sum = 0.0f;
+    for (size_t i = from; i < k; i++) sum += a[i] * b[i];
+    return sum;
+}
+
 static void multiply_blocks(micro_fn *micro, size_t mr, size_t nr, size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add,
                             float *c, size_t c_stride, float *scratch)
 {
@@ -117,9 +147,21 @@ static void micro_portable(size_t n_k, const float *a, const float *b, float *ac
 }
 #endif
 
+static void few_portable(size_t m, size_t k, const float *a, size_t a_stride, const float *b, float *sums)
+{
+    for (size_t i = 0; i < m; i++, a += a_stride) {
+        float lanes[16] = { 0 };
+        size_t t = 0;
+        for (; t + 16 <= k; t += 16)
+            for (size_t l = 0; l < 16; l++) lanes[l] += a[t + l] * b[t + l];
+        sums[i] = lane_sum(lanes) + tail_sum(a, b, t, k);
+    }
+}
+
 static void multiply_portable(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride,
                               float *scratch)
 {
+    if (multiply_few(few_portable, m, n, k, a, b, add, c, c_stride)) return;
     multiply_blocks(micro_portable, PORTABLE_MR, PORTABLE_NR, m, n, k, a, b, add, c, c_stride, scratch);
 }
 
@@ -145,6 +187,34 @@ __attribute__((target("avx2,fma"))) static void micro_avx2(size_t n_k, const flo
     }
 }
 
+__attribute__((target("avx2,fma"))) static void few_avx2(size_t m, size_t k, const float *a, size_t a_stride, const float *b, float *sums)
+{
+    for (size_t i = 0; i < m; i++, a += a_stride) {
+        __m256 s0 = _mm256_setzero_ps(), s1 = _mm256_setzero_ps();
+        float lanes[16];
+        size_t t = 0;
+        for (; t + 16 <= k; t += 16) {
+            s0 = _mm256_fmadd_ps(_mm256_loadu_ps(a + t), _mm256_loadu_ps(b + t), s0);
+            s1 = _mm256_fmadd_ps(_mm256_loadu_ps(a + t + 8), _mm256_loadu_ps(b + t + 8), s1);
+        }
+        _mm256_storeu_ps(lanes, s0);
+        _mm256_storeu_ps(lanes + 8, s1);
+        sums[i] = lane_sum(lanes) + tail_sum(a, b, t, k);
+    }
+}
+
+__attribute__((target("avx512f"))) static void few_avx512(size_t m, size_t k, const float *a, size_t a_stride, const float *b, float *sums)
+{
+    for (size_t i = 0; i < m; i++, a += a_stride) {
+        __m512 s0 = _mm512_setzero_ps();
+        float lanes[16];
+        size_t t = 0;
+        for (; t + 16 <= k; t += 16) s0 = _mm512_fmadd_ps(_mm512_loadu_ps(a + t), _mm512_loadu_ps(b + t), s0);
+        _mm512_storeu_ps(lanes, s0);
+        sums[i] = lane_sum(lanes) + tail_sum(a, b, t, k);
+    }
+}
+
 __attribute__((target("avx512f"))) static void micro_avx512(size_t n_k, const float *a, const float *b, float *acc)
 {
     __m512 sum[AVX512_MR][2];
@@ -167,12 +237,14 @@ __attribute__((target("avx512f"))) static void micro_avx512(size_t n_k, const fl
 static void multiply_avx2(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride,
                           float *scratch)
 {
+    if (multiply_few(few_avx2, m, n, k, a, b, add, c, c_stride)) return;
     multiply_blocks(micro_avx2, AVX2_MR, AVX2_NR, m, n, k, a, b, add, c, c_stride, scratch);
 }
 
 static void multiply_avx512(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride,
                             float *scratch)
 {
+    if (multiply_few(few_avx512, m, n, k, a, b, add, c, c_stride)) return;
     multiply_blocks(micro_avx512, AVX512_MR, AVX512_NR, m, n, k, a, b, add, c, c_stride, scratch);
 }
 
