@@ -101,7 +101,7 @@ class Case:
 
     def __init__(self, name, seed):
         self.name, self.rng, self.tensors, self.config = name, np.random.default_rng(seed), {}, {}
-        self.logits, self.gguf = None, None
+        self.logits, self.seen = None, None
 
     def matrix(self, name, *shape, scale=1.3):
         x = (self.rng.standard_normal(shape) * (scale / math.sqrt(shape[-1]))).astype(np.float32)
@@ -117,7 +117,10 @@ class Case:
         return self.tensors[name].astype(np.float64)
 
     def linear(self, x, name, transposed=False):
+        """x W^T + b; what went in is kept where somebody wants to know (seen: {name: [rows]})."""
         w = self[name + ".weight"]
+        if self.seen is not None:
+            self.seen.setdefault(name, []).append(np.atleast_2d(x))
         y = x @ (w if transposed else w.T)
         return y + self[name + ".bias"] if name + ".bias" in self.tensors else y
 
@@ -258,6 +261,7 @@ def phi3(name, seed, **more):
     c = llama_family(name, seed, **more)
     whole = dict(c.tensors)
     plain, c2 = c.logits, Case(name, 0)
+    c2.plain = c
     c2.config = dict(c.config, architectures=["Phi3ForCausalLM"], model_type="phi3")
     c2.tensors = dict(whole)
     for l in range(LAYERS):

@@ -24,7 +24,7 @@ CONFIGS = os.path.join(ROOT, "configs")
 SHARED = os.environ.get("LLMQ_SHARED_DATA", os.path.join(os.path.dirname(ROOT), "shared", "data"))
 LIGHT = os.environ.get("LLMQ_CLI_LIGHT", "") not in ("", "0")
 PROGRAM = os.path.abspath(os.environ.get("LLMQ_PROGRAM") or shutil.which("llmq") or os.path.join(ROOT, "B", "llmq"))
-COMMANDS = ("convert", "plan", "inspect", "verify", "dequantize", "compare", "extract", "formats", "bench", "stats", "smooth")
+COMMANDS = ("convert", "plan", "inspect", "verify", "dequantize", "compare", "extract", "formats", "bench", "stats", "smooth", "calibrate", "eval")
 FORMATS = ("mxfp4", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp8_e4m3", "mxfp8_e5m2", "mxint8") + tuple(f"{s}int{n}" for s in ("", "u") for n in range(2, 9))
 GGUF_FORMATS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "tq1_0", "tq2_0", "q1_0", "q2_0", "f16", "bf16", "f32")
 ITEM_NBYTES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1, "F8_E4M3": 1}
@@ -204,7 +204,7 @@ def write_bytes(path, data):
 
 # ---- the test case ------------------------------------------------------------------------------------------------------------------
 
-PROGRESS = re.compile(r"(convert|dequantize|compare|scan|verify|smooth): .* of .*, .* s$")
+PROGRESS = re.compile(r"(convert|dequantize|compare|scan|verify|smooth|calibrate|eval|writing): .* of .*, .* s$")
 
 
 class CliTest(unittest.TestCase):
