@@ -231,7 +231,9 @@ static uint64_t planned_nbytes(const struct sweep *sweep)
 
 static enum status run(struct sweep *sweep, struct err *err)
 {
+    size_t unused;
     enum status status = sweep_plan(sweep, err);
+    if (!status) status = sweep_histogram_tensor(sweep, &unused, err);
     if (!status) status = make_workers(sweep, err);
     if (!status) status = sweep_eval_open(sweep, err);
     if (!status) status = sweep_state_open(sweep, err);

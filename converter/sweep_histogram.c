@@ -49,7 +49,7 @@ static bool is_coded(const struct sweep *sweep, size_t i)
     return false;
 }
 
-static enum status choose_tensor(const struct sweep *sweep, size_t *chosen, struct err *err)
+enum status sweep_histogram_tensor(const struct sweep *sweep, size_t *chosen, struct err *err)
 {
     const char *name = sweep->spec->histogram_tensor;
     double most = -1.0;
@@ -110,7 +110,7 @@ static void close_counts(struct sweep *sweep)
 enum status sweep_histograms_make(struct sweep *sweep, struct err *err)
 {
     size_t item;
-    enum status status = choose_tensor(sweep, &item, err);
+    enum status status = sweep_histogram_tensor(sweep, &item, err);
     if (status || item == SIZE_MAX) return status;
     status = open_counts(sweep, item, err);
     if (!status) status = sweep_read_again(sweep, item, err);

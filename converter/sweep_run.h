@@ -197,6 +197,8 @@ enum status sweep_rows_make(struct sweep *sweep, struct err *err);
 
 /* ---- sweep_histogram.c ---- */
 struct sweep_counts;
+/* Its tensor: that of --histogram, which must be there, or once there are rows the one with most of the error; SIZE_MAX: nothing is quantised. */
+enum status sweep_histogram_tensor(const struct sweep *sweep, size_t *chosen, struct err *err);
 enum status sweep_histograms_make(struct sweep *sweep, struct err *err);
 /* A row piece of the tensor that is counted: codes and scales (n_scales of them) of lane number lane. */
 void sweep_count(struct sweep *sweep, size_t lane, const uint16_t *codes, size_t n, const struct group_scale *scales, size_t n_scales);

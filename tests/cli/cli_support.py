@@ -204,7 +204,7 @@ def write_bytes(path, data):
 
 # ---- the test case ------------------------------------------------------------------------------------------------------------------
 
-PROGRESS = re.compile(r"(convert|dequantize|compare|scan|verify|smooth|calibrate|eval|writing): .* of .*, .* s$")
+PROGRESS = re.compile(r"(convert|dequantize|compare|scan|verify|smooth|calibrate|eval|sweep|writing): .* of .*, .* s$")
 
 
 class CliTest(unittest.TestCase):
