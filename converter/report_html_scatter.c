@@ -142,12 +142,17 @@ static void put_name(struct plot *plot, size_t v, double x, double y)
     }
 }
 
+static void take_marks(struct plot *plot)
+{
+    double x, y;
+    for (size_t v = 0; v < plot->view->table->n_variants; v++)
+        if (has_point(plot, v, &x, &y)) take(plot, &(struct box){ x - 6, y - 6, x + 6, y + 6 });
+}
+
 static void put_names(struct plot *plot)
 {
     size_t left = NAMES_MAX;
     double x, y;
-    for (size_t v = 0; v < plot->view->table->n_variants; v++)
-        if (has_point(plot, v, &x, &y)) take(plot, &(struct box){ x - 6, y - 6, x + 6, y + 6 });
     for (int pass = 0; pass < 2; pass++)
         for (size_t v = 0; v < plot->view->table->n_variants && left; v++)
             if (plot->front[v] == (pass == 0) && has_point(plot, v, &x, &y)) {
@@ -191,15 +196,27 @@ static double reference_of(const struct plot *plot)
     return plot->measure == &view_measures[MEASURE_PERPLEXITY] ? plot->view->table->reference_perplexity : (double)NAN;
 }
 
+/* The line of the model as it was read; its name at the end, above or below, where there is room. */
 static void put_reference(struct plot *plot)
 {
+    enum { NAME_WIDTH = 150 };
+    static const double places[][2] = { { 0, -1 }, { 1, -1 }, { 0, 1 }, { 1, 1 } }; /* left or right, above or below */
+    const struct canvas *canvas = plot->canvas;
     const double reference = reference_of(plot), y = axis_pixel(&plot->y, reference);
     if (!isfinite(reference)) return;
-    html_put(plot->html, "<path class=\"level\" d=\"M%.0f %.1fH%.0f\"/><text x=\"%.0f\" y=\"%.1f\">as it was read: ", plot->canvas->left, y,
-             plot->canvas->right, plot->canvas->left + 6, y - 6);
-    html_fixed(plot->html, reference, 3);
-    html_put(plot->html, "</text>\n");
-    take(plot, &(struct box){ plot->canvas->left, y - 19, plot->canvas->left + 150, y + 1 });
+    html_put(plot->html, "<path class=\"level\" d=\"M%.0f %.1fH%.0f\"/>", canvas->left, y, canvas->right);
+    for (size_t k = 0; k < sizeof places / sizeof places[0]; k++) {
+        const double left = places[k][0] > 0 ? canvas->right - NAME_WIDTH : canvas->left + 6, middle = y + 11 * places[k][1];
+        const struct box box = { left, middle - LINE_HEIGHT / 2.0, left + NAME_WIDTH, middle + LINE_HEIGHT / 2.0 };
+        if (meets(plot, &box)) continue;
+        take(plot, &box);
+        html_put(plot->html, "<text x=\"%.0f\" y=\"%.1f\"%s>as it was read: ", places[k][0] > 0 ? canvas->right : left, middle + 4,
+                 places[k][0] > 0 ? " class=\"end\"" : "");
+        html_fixed(plot->html, reference, 3);
+        html_put(plot->html, "</text>\n");
+        break;
+    }
+    take(plot, &(struct box){ canvas->left, y - 1, canvas->right, y + 1 });
 }
 
 struct place {
@@ -314,6 +331,7 @@ void scatter_figure(struct html *html, const struct view *view, const struct vie
         put_description(html, view, measure, front, n);
         html_put(html, "</desc>\n");
         put_axes(&plot);
+        take_marks(&plot);
         put_reference(&plot);
         put_front(&plot);
         put_marks(&plot);

@@ -33,8 +33,14 @@ static double perplexity_of(const struct sweep_row *row)
     return row->perplexity;
 }
 
+static double kl_of(const struct sweep_row *row)
+{
+    return row->kl;
+}
+
 const struct view_measure view_measures[VIEW_MEASURES] = {
     [MEASURE_PERPLEXITY] = { "perplexity", "Perplexity against size", "perplexity", perplexity_of, true, "", 5 },
+    [MEASURE_KL] = { "KL divergence", "KL divergence against size", "nats, from the model as it was read", kl_of, true, "", 3 },
     [MEASURE_WEIGHTED] = { "weighted error", "Weighted error against size", "error weighed by importance, % of the weights", weighted_of, true, " %",
                            3 },
     [MEASURE_ERROR] = { "error", "Error against size", "error, % of the weights (root mean square)", error_of, true, " %", 3 },

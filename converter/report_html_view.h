@@ -27,7 +27,7 @@ struct view_measure {
     int digits; /* of a figure in a sentence */
 };
 
-enum { MEASURE_PERPLEXITY, MEASURE_WEIGHTED, MEASURE_ERROR, VIEW_MEASURES };
+enum { MEASURE_PERPLEXITY, MEASURE_KL, MEASURE_WEIGHTED, MEASURE_ERROR, VIEW_MEASURES };
 extern const struct view_measure view_measures[VIEW_MEASURES];
 
 struct view {

@@ -97,6 +97,7 @@ static void test_sweep_page(void **state)
         assert_int_equal(count(page, "<h3>Layers and roles</h3>"), 12);
         assert_int_equal(count(page, "weighted SQNR, dB</th>") != 0, made.weighted);
         assert_int_equal(count(page, "Perplexity against size</h3>"), made.perplexity);
+        assert_int_equal(count(page, "KL divergence against size</h3>"), made.perplexity);
         assert_int_equal(count(page, "Weighted error against size</h3>"), made.weighted);
         assert_int_equal(count(page, ">Error against size</h3>"), 1);
         assert_has(page, table->input_digest);
