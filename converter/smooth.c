@@ -355,9 +355,9 @@ static enum status make_outcomes(struct smoothing *smoothing, struct err *err)
     for (size_t i = smoothing->n_outcomes; i < n; i++)
         outcomes[i] = (struct smooth_outcome){ .group = i < smoothing->groups.n_groups ? &smoothing->groups.groups[i]
                                                                                        : &smoothing->stored.groups[i - smoothing->groups.n_groups],
-                                               .alpha = NAN,
-                                               .loss = NAN,
-                                               .identity_loss = NAN };
+                                               .alpha = (double)NAN,
+                                               .loss = (double)NAN,
+                                               .identity_loss = (double)NAN };
     smoothing->n_outcomes = n;
     return OK;
 }

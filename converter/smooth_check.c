@@ -51,7 +51,7 @@ static enum status read_migrated(void *context, size_t tensor, uint64_t row, uin
 /* KL divergence of two rows of logits, p from a, q from b. */
 static double divergence(const float *a, const float *b, size_t n)
 {
-    double most_a = a[0], most_b = b[0], sum_a = 0.0, sum_b = 0.0, kl = 0.0;
+    double most_a = (double)a[0], most_b = (double)b[0], sum_a = 0.0, sum_b = 0.0, kl = 0.0;
     for (size_t v = 1; v < n; v++) {
         most_a = fmax(most_a, (double)a[v]);
         most_b = fmax(most_b, (double)b[v]);

@@ -263,7 +263,7 @@ static enum status leave_others(struct smoothing *smoothing, struct err *err)
     for (size_t i = 0; i < smoothing->groups.n_groups && !status; i++) {
         bool named = false;
         for (size_t k = 0; k < n && !named; k++) named = smoothing->outcomes[k].group == &smoothing->groups.groups[i];
-        struct smooth_outcome outcome = { .group = &smoothing->groups.groups[i], .alpha = NAN, .loss = NAN, .identity_loss = NAN };
+        struct smooth_outcome outcome = { .group = &smoothing->groups.groups[i], .alpha = (double)NAN, .loss = (double)NAN, .identity_loss = (double)NAN };
         snprintf(outcome.why, sizeof outcome.why, "the recipe leaves it out");
         if (!named) status = add_outcome(smoothing, &outcome, err);
     }
