@@ -9,13 +9,19 @@ from cli_support import COMMANDS, CliTest, FORMATS, GGUF_FORMATS, TINY, read_byt
 COMMON = {"threads", "max-ram", "json", "quiet", "progress"}
 PLANS = {"in", "out", "format", "group-size", "scale-rule", "percentile", "scale-dtype", "rounding", "half-range", "rule", "keep", "recipe", "nonfinite", "compress", "split-max-size", "align", "force", "nvfp4-scale", "no-fallback", "allow-requantize", "gguf-file-type", "imatrix"}
 SMOOTHS = {"smooth", "alpha", "smooth-family", "smooth-stat", "smooth-loss", "shared-criterion", "alpha-min", "alpha-max", "alpha-step", "init-alpha", "do-blockwise", "n-samples", "smooth-refine",
-           "smooth-reduce", "smooth-clamp", "smooth-groups", "smooth-map", "folding", "smooth-recipe", "smooth-recipe-out", "smooth-inc-json"}
+           "smooth-reduce", "smooth-clamp", "smooth-groups", "smooth-map", "folding", "smooth-recipe", "smooth-recipe-out", "smooth-inc-json", "smooth-check"}
 TARGETS = {"in", "out", "format", "group-size", "scale-rule", "percentile", "scale-dtype", "rounding", "half-range", "rule", "keep", "recipe", "nvfp4-scale", "split-max-size", "align", "force"}
+BUDGET = {"target-bpw", "target-size", "candidates", "free-fused", "recipe-out"}
+SWEEP = {"in", "percentile", "scale-dtype", "rounding", "half-range", "rule", "keep", "recipe", "imatrix", "nvfp4-scale", "no-fallback", "allow-requantize", "nonfinite", "align", "seq", "resume", "force",
+         "formats", "group-sizes", "scale-rules", "alphas", "tensors", "sample", "histogram", "eval-text", "eval-tokens", "report", "csv"}
 OPTIONS = {
-    "convert": COMMON | PLANS | SMOOTHS | {"measure", "smooth-runtime", "report"},
-    "plan": COMMON | PLANS | SMOOTHS | {"smooth-runtime"},
+    "convert": COMMON | PLANS | SMOOTHS | BUDGET | {"measure", "smooth-runtime", "report"},
+    "plan": COMMON | PLANS | SMOOTHS | BUDGET | {"smooth-runtime"},
     "smooth": COMMON | TARGETS | SMOOTHS | {"inverse"},
-    "inspect": COMMON | {"tensors", "scan"},
+    "sweep": COMMON | SWEEP,
+    "inspect": COMMON | {"tensors", "scan", "hashes"},
+    "calibrate": COMMON | {"in", "out", "smooth-map", "text", "tokens", "self", "samples", "seq", "skip-first", "collect", "sequential", "resume", "force"},
+    "eval": COMMON | {"in", "against", "smooth-map", "text", "tokens", "seq", "logits", "force"},
     "verify": COMMON,
     "dequantize": COMMON | {"in", "out", "dtype", "split-max-size", "force"},
     "compare": COMMON | {"in", "against"},
