@@ -35,7 +35,7 @@ struct job {
     char key[DIGEST128_HEX], model_digest[DIGEST128_HEX], data_digest[DIGEST128_HEX];
     struct stats_set *set;
     double seconds;
-    const char *gemm;
+    struct gemm gemm;
 };
 
 /* ---- options ----------------------------------------------------------------------------------------------------------------------- */
@@ -114,7 +114,7 @@ static enum status identify(const struct app *app, struct job *job, struct err *
     digest_add(stream, job->docs.starts, (job->docs.n_docs + 1) * sizeof *job->docs.starts);
     take(stream, job->data_digest);
     add_text(stream, job->data_digest);
-    add_text(stream, job->gemm);
+    add_text(stream, job->gemm.name);
     add_model(stream, job->live.container, true);
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
         const char *value = settings_text(&app->settings, ids[i]);
@@ -152,7 +152,7 @@ static enum status write_own(const struct app *app, struct job *job, struct err 
     const struct sample_options options = { .io = app->io,
                                             .model = job->live.model,
                                             .source = weight_source_container(job->live.container),
-                                            .gemm = live_gemm(app),
+                                            .gemm = job->gemm,
                                             .n_workers = live_workers(app),
                                             .max_ram = live_max_ram(app),
                                             .stop = app->stop,
@@ -217,7 +217,7 @@ static enum status run(struct app *app, struct job *job, struct err *err)
     struct progress *progress = progress_open_count(app, "calibrate", job->windows.n_rows * n_layers, n_layers, "tokens");
     struct calibrate_options *o = &job->options;
     o->io = app->io;
-    o->gemm = live_gemm(app);
+    o->gemm = job->gemm;
     o->n_workers = live_workers(app);
     o->max_ram = live_max_ram(app);
     o->stop = app->stop;
@@ -315,7 +315,7 @@ static enum status write_set(struct app *app, struct job *job, struct err *err)
         printf(
             ",\"kind\":\"%s\",\"entries\":%zu,\"tokens\":%llu,\"windows\":%zu,\"missing\":%llu,\"nbytes\":%llu,\"seconds\":%.3f,\"gemm\":\"%s\"}\n",
             kind->name, job->set->n_entries, (unsigned long long)tokens, job->windows.n, (unsigned long long)missing, (unsigned long long)nbytes,
-            job->seconds, job->gemm);
+            job->seconds, job->gemm.name);
     } else
         printf("wrote %s: %s, %zu entries of %llu tokens in %zu windows, %llu bytes, %.1f s\n", out, kind->name, job->set->n_entries,
                (unsigned long long)tokens, job->windows.n, (unsigned long long)nbytes, job->seconds);
@@ -327,7 +327,7 @@ enum status cmd_calibrate(struct app *app, struct err *err)
     struct job job = { 0 };
     enum status status = check_options(app, err);
     if (status == OK) status = parse_collect(app, &job.options, err);
-    if (status == OK) job.gemm = live_gemm(app)->name;
+    if (status == OK) job.gemm = live_gemm(app);
     if (status == OK) status = live_model_open(app, settings_text(&app->settings, SET_IN), &job.live, err);
     if (status == OK) status = make_tokens(app, &job, err);
     if (status == OK) status = make_windows(app, &job, err);

@@ -107,7 +107,7 @@ static enum status judge(struct app *app, const struct live_model *live, const s
     struct logits_file logits = { 0 };
     const bool writes = settings_given(&app->settings, SET_LOGITS);
     const size_t n_layers = live->model->n_layers + (against->model ? against->model->n_layers : 0);
-    const struct gemm *gemm = live_gemm(app);
+    const struct gemm gemm = live_gemm(app);
     struct progress *progress = progress_open_count(app, "eval", tokens_of(docs) * n_layers, n_layers, "tokens");
     const struct eval_options options = { .io = app->io,
                                           .gemm = gemm,
@@ -133,7 +133,7 @@ static enum status judge(struct app *app, const struct live_model *live, const s
     eval_close(eval);
     progress_close(progress);
     if (status != OK) return status;
-    if (settings_flag(&app->settings, SET_JSON)) print_json(app, &result, gemm->name);
+    if (settings_flag(&app->settings, SET_JSON)) print_json(app, &result, gemm.name);
     else print_text(&result);
     return OK;
 }

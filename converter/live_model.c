@@ -66,11 +66,11 @@ unsigned live_workers(const struct app *app)
     return asked ? (unsigned)asked : pool_cpu_count();
 }
 
-const struct gemm *live_gemm(const struct app *app)
+struct gemm live_gemm(const struct app *app)
 {
     const char *wanted = getenv("LLMQ_GEMM");
-    const struct gemm *gemm = gemm_select(wanted);
-    if (wanted && *wanted && strcmp(wanted, gemm->name) != 0) app_note(app, "LLMQ_GEMM=%s: not here, using %s", wanted, gemm->name);
+    const struct gemm gemm = gemm_select(wanted);
+    if (wanted && *wanted && strcmp(wanted, gemm.name) != 0) app_note(app, "LLMQ_GEMM=%s: not here, using %s", wanted, gemm.name);
     return gemm;
 }
 

@@ -32,7 +32,7 @@ enum status live_model_tokens(const struct app *app, const struct live_model *li
 /* --max-ram, or 1 GiB; --threads, or all processors; $LLMQ_GEMM or the preferred product of matrices; where spills go. */
 uint64_t live_max_ram(const struct app *app);
 unsigned live_workers(const struct app *app);
-const struct gemm *live_gemm(const struct app *app);
+struct gemm live_gemm(const struct app *app);
 const char *live_spill_dir(void);
 
 #endif

@@ -297,8 +297,8 @@ static enum status add_gram(struct calibration *c, struct partial *p, size_t s, 
     if (!turn_wait(&slot->gram_turn, c->ticket + unit)) return stopped(err);
     for (uint64_t i = 0; i < n && n_rows; i += GRAM_ROWS) {
         const size_t rows = (size_t)size_min(GRAM_ROWS, n - i), width = (size_t)(n - i);
-        c->options->gemm->multiply(rows, width, n_rows, (struct gemm_matrix){ x + i, stride, true }, (struct gemm_matrix){ x + i, stride, false },
-                                   false, p->gram, width, p->scratch);
+        gemm_multiply(&c->options->gemm, rows, width, n_rows, (struct gemm_matrix){ x + i, stride, true },
+                      (struct gemm_matrix){ x + i, stride, false }, false, p->gram, width, p->scratch);
         for (size_t r = 0; r < rows; r++) {
             float *to = gram + (i + r) * n - (i + r) * (i + r + 1) / 2 + (i + r); /* element (i + r, i + r) */
             for (size_t j = r; j < width; j++) to[j - r] += p->gram[r * width + j];

@@ -157,7 +157,7 @@ enum status forward_shared_open(const struct forward_options *options, size_t ma
     }
     *shared = (struct forward_shared){ .model = model,
                                        .source = options->source,
-                                       .gemm = options->gemm,
+                                       .gemm = &options->gemm,
                                        .observer = options->observer,
                                        .max_rows = max_rows,
                                        .max_keys = max_keys,
@@ -460,8 +460,8 @@ static enum status head_unit(void *context, unsigned worker, size_t unit, struct
         at = scratch + GEMM_SCRATCH;
         status = residual_read(f->residual, PLANE_SUM, u->first_row, u->n_rows, x, err);
         if (status != OK) return status;
-        f->options->gemm->multiply(u->n_rows, head->n, m->hidden, (struct gemm_matrix){ x, m->hidden, false },
-                                   (struct gemm_matrix){ head->panels[i], m->hidden, true }, false, out, head->n, scratch);
+        gemm_multiply(&f->options->gemm, u->n_rows, head->n, m->hidden, (struct gemm_matrix){ x, m->hidden, false },
+                      (struct gemm_matrix){ head->panels[i], m->hidden, true }, false, out, head->n, scratch);
         add_bias(out, u->n_rows, head->n, head->n, head->biases[i]);
         for (size_t k = 0; k < u->n_rows * head->n && m->logits_scale != 1.0f; k++) out[k] *= m->logits_scale;
         if (m->logits_softcap > 0.0f) softcap(out, u->n_rows * head->n, m->logits_softcap);

@@ -29,7 +29,7 @@ struct forward_options {
     const struct arch_model *model;
     struct weight_source source;
     const struct weight_source *stream; /* weights behind which the stream goes on, observed or not; NULL: those of source */
-    const struct gemm *gemm;
+    struct gemm gemm;
     unsigned n_workers;
     uint64_t max_ram; /* bytes for all that this pass allocates */
     uint64_t reserved; /* of max_ram, for others: statistics, ids */

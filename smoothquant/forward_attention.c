@@ -33,11 +33,11 @@ void attend(const struct attention *a, const float *q, size_t q_stride, size_t n
         const size_t first = a->window && before + q0 + 1 > a->window ? before + q0 + 1 - a->window : 0, width = last - first;
         for (size_t h = 0; h < a->n_heads; h++) {
             const size_t at = h / share * d + first * kv_stride;
-            a->gemm->multiply(n, width, d, (struct gemm_matrix){ q + q0 * q_stride + h * d, q_stride, false },
-                              (struct gemm_matrix){ k + at, kv_stride, true }, false, scores, width, gemm_scratch);
+            gemm_multiply(a->gemm, n, width, d, (struct gemm_matrix){ q + q0 * q_stride + h * d, q_stride, false },
+                          (struct gemm_matrix){ k + at, kv_stride, true }, false, scores, width, gemm_scratch);
             for (size_t r = 0; r < n; r++) finish_row(a, h, before + q0 + r, first, last, scores + r * width);
-            a->gemm->multiply(n, d, width, (struct gemm_matrix){ scores, width, false }, (struct gemm_matrix){ v + at, kv_stride, false }, false,
-                              out + q0 * out_stride + h * d, out_stride, gemm_scratch);
+            gemm_multiply(a->gemm, n, d, width, (struct gemm_matrix){ scores, width, false }, (struct gemm_matrix){ v + at, kv_stride, false }, false,
+                          out + q0 * out_stride + h * d, out_stride, gemm_scratch);
         }
     }
 }

@@ -126,8 +126,8 @@ static enum status judge(void *context, unsigned worker, size_t unit, struct err
     if (status != OK) return status;
     const float *rows = s->head + (s->head_kept ? s->first * m->hidden : 0), *bias = s->head + (s->head_kept ? m->vocab : HEAD_PANEL) * m->hidden;
     float *logits = desk->head;
-    s->options->gemm->multiply(u->n_rows, s->n, m->hidden, (struct gemm_matrix){ desk->x, m->hidden, false },
-                               (struct gemm_matrix){ rows, m->hidden, true }, false, logits, s->n, desk->gemm);
+    gemm_multiply(&s->options->gemm, u->n_rows, s->n, m->hidden, (struct gemm_matrix){ desk->x, m->hidden, false },
+                  (struct gemm_matrix){ rows, m->hidden, true }, false, logits, s->n, desk->gemm);
     if (weight_there(&m->head.bias)) add_bias(logits, u->n_rows, s->n, s->n, bias + (s->head_kept ? s->first : 0));
     for (size_t i = 0; i < u->n_rows * s->n && m->logits_scale != 1.0f; i++) logits[i] *= m->logits_scale;
     if (m->logits_softcap > 0.0f) softcap(logits, u->n_rows * s->n, m->logits_softcap);

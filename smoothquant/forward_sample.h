@@ -18,7 +18,7 @@ struct sample_options {
     const struct io_calls *io;
     const struct arch_model *model;
     struct weight_source source;
-    const struct gemm *gemm;
+    struct gemm gemm;
     unsigned n_workers;
     uint64_t max_ram;
     const volatile sig_atomic_t *stop; /* may be NULL */

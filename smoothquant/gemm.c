@@ -16,8 +16,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef LLMQ_HAVE_OPENBLAS
-#include <cblas.h>
+#ifdef LLMQ_OPENBLAS
+#include <dlfcn.h>
 #endif
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -158,9 +158,10 @@ static void few_portable(size_t m, size_t k, const float *a, size_t a_stride, co
     }
 }
 
-static void multiply_portable(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride,
-                              float *scratch)
+static void multiply_portable(const struct gemm *gemm, size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c,
+                              size_t c_stride, float *scratch)
 {
+    (void)gemm;
     if (multiply_few(few_portable, m, n, k, a, b, add, c, c_stride)) return;
     multiply_blocks(micro_portable, PORTABLE_MR, PORTABLE_NR, m, n, k, a, b, add, c, c_stride, scratch);
 }
@@ -234,16 +235,18 @@ __attribute__((target("avx512f"))) static void micro_avx512(size_t n_k, const fl
     }
 }
 
-static void multiply_avx2(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride,
-                          float *scratch)
+static void multiply_avx2(const struct gemm *gemm, size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c,
+                          size_t c_stride, float *scratch)
 {
+    (void)gemm;
     if (multiply_few(few_avx2, m, n, k, a, b, add, c, c_stride)) return;
     multiply_blocks(micro_avx2, AVX2_MR, AVX2_NR, m, n, k, a, b, add, c, c_stride, scratch);
 }
 
-static void multiply_avx512(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride,
-                            float *scratch)
+static void multiply_avx512(const struct gemm *gemm, size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c,
+                            size_t c_stride, float *scratch)
 {
+    (void)gemm;
     if (multiply_few(few_avx512, m, n, k, a, b, add, c, c_stride)) return;
     multiply_blocks(micro_avx512, AVX512_MR, AVX512_NR, m, n, k, a, b, add, c, c_stride, scratch);
 }
@@ -259,14 +262,15 @@ static bool has_avx512(void)
 }
 #endif
 
-static bool always(void)
-{
-    return true;
-}
+/* ---- OpenBLAS ---------------------------------------------------------------------------------------------------------------------- */
 
-#ifdef LLMQ_HAVE_OPENBLAS
-static void multiply_openblas(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride,
-                              float *scratch)
+#ifdef LLMQ_OPENBLAS
+typedef void sgemm_fn(int order, int transpose_a, int transpose_b, int m, int n, int k, float alpha, const float *a, int lda, const float *b, int ldb,
+                      float beta, float *c, int ldc);
+enum { ROW_MAJOR = 101, NO_TRANSPOSE = 111, TRANSPOSE = 112 };
+
+static void multiply_openblas(const struct gemm *gemm, size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c,
+                              size_t c_stride, float *scratch)
 {
     (void)scratch;
     if (m == 0 || n == 0) return;
@@ -274,72 +278,92 @@ static void multiply_openblas(size_t m, size_t n, size_t k, struct gemm_matrix a
         for (size_t i = 0; i < m && !add; i++) memset(c + i * c_stride, 0, n * sizeof *c);
         return;
     }
-    cblas_sgemm(CblasRowMajor, a.transposed ? CblasTrans : CblasNoTrans, b.transposed ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n, (blasint)k,
-                1.0f, a.data, (blasint)a.stride, b.data, (blasint)b.stride, add ? 1.0f : 0.0f, c, (blasint)c_stride);
+    ((sgemm_fn *)gemm->sgemm)(ROW_MAJOR, a.transposed ? TRANSPOSE : NO_TRANSPOSE, b.transposed ? TRANSPOSE : NO_TRANSPOSE, (int)m, (int)n, (int)k,
+                              1.0f, a.data, (int)a.stride, b.data, (int)b.stride, add ? 1.0f : 0.0f, c, (int)c_stride);
 }
 
-/* What OpenBLAS takes the processor for, when it is one without the instructions of the last ten years although the processor has them. */
-static bool openblas_is_lost(void)
+/* A function of a loaded library; object pointers hold functions on POSIX. */
+static bool function_of(void *library, const char *name, void (**out)(void))
+{
+    void *found = dlsym(library, name);
+    memcpy(out, &found, sizeof found);
+    return found != NULL;
+}
+
+/* True when OpenBLAS takes the processor for one without the instructions of the last ten years although it has them. */
+static bool is_lost(const char *core)
 {
 #ifdef GEMM_X86
     static const char *const old[] = { "Prescott", "Core2", "Penryn", "Dunnington", "Nehalem", "Generic", "generic", "Atom", "Katmai", "Northwood" };
-    const char *core = openblas_get_corename();
     for (size_t i = 0; i < sizeof old / sizeof old[0] && has_avx2(); i++)
         if (strcmp(core, old[i]) == 0) return true;
 #endif
+    (void)core;
+    return false;
+}
+
+/* Loads it once more or for the first time; it stays loaded. Integers of 64 bits are another interface, which is not taken. */
+static bool openblas(struct gemm *out, bool *lost)
+{
+    void *library = dlopen(LLMQ_OPENBLAS, RTLD_NOW | RTLD_LOCAL);
+    void (*set_threads)(void), (*core)(void), (*config)(void);
+    *out = (struct gemm){ "openblas", multiply_openblas, NULL };
+    if (!library || !function_of(library, "cblas_sgemm", &out->sgemm) || !function_of(library, "openblas_set_num_threads", &set_threads) ||
+        !function_of(library, "openblas_get_corename", &core) || !function_of(library, "openblas_get_config", &config))
+        return false;
+    if (strstr(((const char *(*)(void))config)(), "USE64BITINT")) return false;
+    ((void (*)(int))set_threads)(1);
+    *lost = is_lost(((const char *(*)(void))core)());
+    return true;
+}
+#else
+static bool openblas(struct gemm *out, bool *lost)
+{
+    (void)out, (void)lost;
     return false;
 }
 #endif
 
-/* In rising order of preference; OpenBLAS stands before our own vector kernels where it is lost, behind them where it is not. */
-static const struct implementation {
+/* ---- the choice -------------------------------------------------------------------------------------------------------------------- */
+
+/* Ours, in rising order of speed. */
+static const struct own {
     struct gemm gemm;
     bool (*usable)(void);
-} implementations[] = {
-    { { "portable", multiply_portable }, always },
-#ifdef LLMQ_HAVE_OPENBLAS
-    { { "openblas", multiply_openblas }, openblas_is_lost },
-#endif
+} own[] = {
+    { { "portable", multiply_portable, NULL }, NULL },
 #ifdef GEMM_X86
-    { { "avx2", multiply_avx2 }, has_avx2 },
-    { { "avx512", multiply_avx512 }, has_avx512 },
-#endif
-#ifdef LLMQ_HAVE_OPENBLAS
-    { { "openblas", multiply_openblas }, always },
+    { { "avx2", multiply_avx2, NULL }, has_avx2 },
+    { { "avx512", multiply_avx512, NULL }, has_avx512 },
 #endif
 };
 
-enum { N_IMPLEMENTATIONS = sizeof implementations / sizeof implementations[0] };
+enum { N_OWN = sizeof own / sizeof own[0] };
 
-static bool is_listed(size_t i)
+bool gemm_at(size_t index, struct gemm *out)
 {
-#ifdef LLMQ_HAVE_OPENBLAS
-    if (i + 1 == N_IMPLEMENTATIONS && openblas_is_lost()) return false;
-#endif
-    return implementations[i].usable();
+    bool lost;
+    for (size_t i = 0; i < N_OWN; i++) {
+        if (own[i].usable && !own[i].usable()) continue;
+        if (index-- == 0) {
+            *out = own[i].gemm;
+            return true;
+        }
+    }
+    return index == 0 && openblas(out, &lost);
 }
 
-size_t gemm_count(void)
+struct gemm gemm_select(const char *name)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < N_IMPLEMENTATIONS; i++) n += is_listed(i);
-    return n;
-}
-
-const struct gemm *gemm_at(size_t index)
-{
-    for (size_t i = 0; i < N_IMPLEMENTATIONS; i++)
-        if (is_listed(i) && index-- == 0) return &implementations[i].gemm;
-    return NULL;
-}
-
-const struct gemm *gemm_select(const char *name)
-{
-    const size_t n = gemm_count();
-#ifdef LLMQ_HAVE_OPENBLAS
-    openblas_set_num_threads(1);
-#endif
-    for (size_t i = 0; name && *name && i < n; i++)
-        if (strcmp(gemm_at(i)->name, name) == 0) return gemm_at(i);
-    return gemm_at(n - 1);
+    struct gemm best = own[0].gemm, found;
+    bool lost = false;
+    for (size_t i = 0; i < N_OWN; i++) {
+        if (own[i].usable && !own[i].usable()) continue;
+        best = own[i].gemm;
+        if (name && strcmp(best.name, name) == 0) return best;
+    }
+    const bool wanted = name && strcmp(name, "openblas") == 0;
+    /* with AVX-512 ours are as fast, and nothing need be loaded */
+    if ((wanted || strcmp(best.name, "avx512") != 0) && openblas(&found, &lost) && (wanted || !lost)) return found;
+    return best;
 }

@@ -1,10 +1,10 @@
-/* gemm.h: products of f32 matrices, for the forward pass: OpenBLAS where it is linked and knows the processor, else our own.
+/* gemm.h: products of f32 matrices, for the forward pass: our own kernels, or OpenBLAS where the machine has it and it is faster.
  *
  *   C[m x n] (+)= A[m x k] B[k x n]      B may lie transposed (rows are columns: the weights of a linear layer), A too (Gram matrices)
  *
- * Why this way: the only place that knows a BLAS, which is optional. BLAS runs on one thread: the callers share their work out over sequences, so a
- * result cannot depend on how many threads there are. OpenBLAS takes processors it has never heard of for a Pentium 4; there our own kernels, which
- * ask for instructions and not for names, are four times faster, so they are taken.
+ * Why this way: the only place that knows a BLAS. It is loaded when a pass begins and not linked: loading it starts a thread for every processor, which
+ * no other command should pay for. It then runs on one thread: the callers share their work out over sequences, so a result cannot depend on how many
+ * threads there are. OpenBLAS takes processors younger than itself for a Pentium 4; there, and with AVX-512, our own kernels are faster.
  * Corner cases: m, n or k of 0: C is zeroed or left as it is. Sums run over k in ascending blocks; results differ between processors and libraries in
  * the last bits and are never part of a quantised byte. Inf and NaN go through.
  * Reference: Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication (2008). Worked number: [1 2] [3 4]^T = 11.
@@ -25,17 +25,29 @@ struct gemm_matrix {
     bool transposed;
 };
 
+struct gemm;
+
+/* C = A B, or C += A B when add; scratch has GEMM_SCRATCH floats, of the calling thread alone. No dimension is above GEMM_DIM_MAX. */
+typedef void gemm_fn(const struct gemm *gemm, size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c,
+                     size_t c_stride, float *scratch);
+
+/* An implementation. Plain data: copies are as good. */
 struct gemm {
-    const char *name; /* "openblas Haswell", "avx512", "avx2", "portable" */
-    /* C = A B, or C += A B when add; scratch has GEMM_SCRATCH floats, of the calling thread alone. No dimension is above GEMM_DIM_MAX. */
-    void (*multiply)(size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride, float *scratch);
+    const char *name; /* "portable", "avx2", "openblas", "avx512" */
+    gemm_fn *multiply;
+    void (*sgemm)(void); /* of OpenBLAS */
 };
 
-/* All implementations this processor can run, the preferred one last. */
-size_t gemm_count(void);
-const struct gemm *gemm_at(size_t index);
+static inline void gemm_multiply(const struct gemm *gemm, size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add,
+                                 float *c, size_t c_stride, float *scratch)
+{
+    gemm->multiply(gemm, m, n, k, a, b, add, c, c_stride, scratch);
+}
 
-/* The one whose name begins with name, or the preferred one (NULL, "": no wish; an unknown name too). Sets BLAS to one thread. */
-const struct gemm *gemm_select(const char *name);
+/* Number i of all implementations this processor can run, the first is "portable"; false behind the last. Loads OpenBLAS when it comes to it. */
+bool gemm_at(size_t index, struct gemm *out);
+
+/* The one called name, or the preferred one (NULL, "", a name that is not here). */
+struct gemm gemm_select(const char *name);
 
 #endif
