@@ -251,6 +251,12 @@ def gemma2(name, seed, scalar):
                         config=dict(sliding_window=5, query_pre_attn_scalar=scalar, attn_logit_softcapping=4.0, final_logit_softcapping=6.0, hidden_activation="gelu_pytorch_tanh"))
 
 
+def qwen2_moe(name, seed, dense_layers):
+    names = ["mlp.experts.{}." + n for n in ("gate_proj", "up_proj", "down_proj")]
+    return llama_family(name, seed, "Qwen2MoeForCausalLM", "qwen2_moe", biases="qkv", moe=Experts(5, 2, 24, False, "mlp.gate", names, shared=20), dense_layers=dense_layers,
+                        config=dict(num_experts=5, num_experts_per_tok=2, norm_topk_prob=False))
+
+
 def fuse(c, parts, into):
     """Matrices (and biases) stacked into one tensor."""
     c.tensors[into + ".weight"] = np.concatenate([c.tensors.pop(n + ".weight") for n in parts])
@@ -404,8 +410,7 @@ def cases():
                                         config=dict(original_max_position_embeddings=32, max_position_embeddings=64,
                                                     rope_scaling=dict(type="longrope", short_factor=[1.0, 1.5, 2.0, 3.0], long_factor=[9.0, 9.0, 9.0, 9.0]))),
         "mixtral": lambda n: llama_family(n, 16, "MixtralForCausalLM", "mixtral", moe=mixtral(), config=dict(num_local_experts=4, num_experts_per_tok=2)),
-        "qwen2_moe": lambda n: llama_family(n, 17, "Qwen2MoeForCausalLM", "qwen2_moe", biases="qkv", moe=Experts(5, 2, 24, False, "mlp.gate", qwen, shared=20), dense_layers=(1,),
-                                            config=dict(num_experts=5, num_experts_per_tok=2, norm_topk_prob=False)),
+        "qwen2_moe": lambda n: qwen2_moe(n, 17, (1,)),
         "qwen3_moe": lambda n: llama_family(n, 18, "Qwen3MoeForCausalLM", "qwen3_moe", qk_norm="head", moe=Experts(5, 3, 24, True, "mlp.gate", qwen),
                                             config=dict(num_experts=5, num_experts_per_tok=3, norm_topk_prob=True)),
         "olmoe": lambda n: llama_family(n, 19, "OlmoeForCausalLM", "olmoe", qk_norm="all", kv=HEADS, clip=0.8, moe=Experts(5, 2, 24, False, "mlp.gate", qwen),
@@ -480,7 +485,8 @@ RMS_KEY = {"attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 10000.0}
 def gguf_cases():
     """{name: (case, keys, tensors)}"""
     dim = HIDDEN // HEADS
-    made = {n: case(n) for n in ("llama", "mixtral", "qwen2", "qwen2_moe", "gpt2", "phi3")}
+    made = {n: case(n) for n in ("llama", "mixtral", "qwen2", "gpt2", "phi3")}
+    made["qwen2_moe"] = qwen2_moe("qwen2_moe", 17, ())  # llama.cpp has no dense layers here
     made["gemma2"] = gemma2("gemma2", 12, 12)  # files do not say the scalar: it is that of a head
     return {
         "llama": (made["llama"], *gguf(made["llama"], "llama", {**RMS_KEY, "rope.dimension_count": dim}, permute=True)),
