@@ -32,7 +32,8 @@ struct run {
     struct pattern_work *work;
     const char *text;
     size_t n;
-    bool is_spent; /* out of steps or memory */
+    bool is_spent; /* out of steps, of stack, or of memory */
+    bool lacks_memory;
 };
 
 static void push(struct run *run, uint32_t code, size_t low, size_t high)
@@ -41,10 +42,9 @@ static void push(struct run *run, uint32_t code, size_t low, size_t high)
     if (work->n_stack == work->capacity) {
         size_t capacity = work->capacity ? work->capacity * 2 : 64;
         struct pattern_retry *stack = capacity <= STACK_MAX ? realloc(work->stack, capacity * sizeof *stack) : NULL;
-        if (!stack) {
-            run->is_spent = true;
-            return;
-        }
+        run->is_spent = !stack;
+        run->lacks_memory = !stack && capacity <= STACK_MAX;
+        if (!stack) return;
         work->stack = stack;
         work->capacity = capacity;
     }
@@ -176,6 +176,7 @@ enum status tokenizer_pattern_find(const struct tokenizer_pattern *pattern, stru
     struct run run = { .pattern = pattern, .work = work, .text = text, .n = n };
     for (*start = from; *start <= n; *start += *start < n ? unicode_length(text[*start]) : 1) {
         *found = match(&run, 0, *start, end);
+        if (run.lacks_memory) return err_set(err, ERR_MEMORY, "out of memory for the pattern '%s'", pattern->shown);
         if (run.is_spent) return err_set(err, ERR_UNSUPPORTED, "pattern '%s' takes too many steps on this text", pattern->shown);
         if (*found) return OK;
     }
