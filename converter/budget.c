@@ -4,7 +4,7 @@
  * Formula: bits for the solver = 8 (target - what the file of the last choice has beside what it counts); repeated until the choice stands.
  * Why this way: what a file has beside its planes (padding, index, small files) depends a little on the choice; the writer's own plan is asked instead of
  * guessing, and on small models, where padding matters, changes of one or two items are tried as well.
- * Corner cases: the best choice whose file fits counts, and the least one is always tried, so that there is one; with --compress other than none the
+ * Corner cases: the best choice whose file fits counts; every format for all is tried too, so none of these that fits is better; with --compress other than none the
  * size is an upper bound, so the file is never above the target.
  * Reference: budget.h. Worked number: the bundled model at 5 bits a weight: 917920 bytes.
  */
@@ -184,18 +184,30 @@ static enum status bound_error(struct search *search, struct err *err)
     return status;
 }
 
-static enum status search_target(struct search *search, struct err *err)
+/* The choice with the fewest bits, and one format for all, whichever: the least file of these is what a target must have room for. */
+static enum status try_plain(struct search *search, struct err *err)
 {
     const struct budget_choice *choice = search->choice;
-    uint64_t nbytes = 0;
+    uint64_t nbytes = 0, least = 0;
     least_choice(choice, search->now);
     search->low = budget_choice_cost(choice, search->now);
-    enum status status = try_now(search, &nbytes, err);
-    if (!status && nbytes > search->target)
-        status =
-            err_set(err, ERR_USAGE, "the target of %llu bytes is too small: the least the candidates come to is %llu bytes (%.4f bits per weight)",
-                    (unsigned long long)search->target, (unsigned long long)nbytes, 8.0 * (double)nbytes / (double)choice->n_weights);
-    if (!status) status = solve_rounds(search, search->low + 8 * (search->target - nbytes), err);
+    enum status status = try_now(search, &least, err);
+    for (size_t k = 0; k < choice->n_candidates && !status; k++) {
+        for (size_t i = 0; i < choice->n_items; i++) search->now[i] = k;
+        status = try_now(search, &nbytes, err);
+        least = size_min(least, nbytes);
+    }
+    if (!status && least > search->target)
+        return err_set(err, ERR_USAGE, "the target of %llu bytes is too small: the least the candidates come to is %llu bytes (%.4f bits per weight)",
+                       (unsigned long long)search->target, (unsigned long long)least, 8.0 * (double)least / (double)choice->n_weights);
+    return status;
+}
+
+static enum status search_target(struct search *search, struct err *err)
+{
+    enum status status = try_plain(search, err);
+    const uint64_t room = !status && search->target > search->overhead ? 8 * (search->target - search->overhead) : 0;
+    if (!status && room >= search->low) status = solve_rounds(search, room, err);
     if (!status) status = improve(search, err);
     return status ? status : bound_error(search, err);
 }
