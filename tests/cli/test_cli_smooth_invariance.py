@@ -68,6 +68,15 @@ class Invariance(SmoothTest):
         a, b = ((self.convert(n, n + ".llmq", "--format", "int4", "--group-size", "32"), self.planes(n + ".llmq"))[1] for n in ("plain", "c16"))
         self.assertGreater(sum(a[k] != b[k] for k in a), 10)
 
+    def test_without_statistics(self):
+        """The gain as statistic moves with the channel, so it is as invariant."""
+        model, dtype, ex2 = self.load("tiny")
+        self.write("plain", model, dtype, model.tensors, ex2)
+        self.write("c16", model, dtype, *smooth_models.inject(model, ex2, 16.0))
+        for how in FEW:
+            want, got = ((self.convert(n, n + ".llmq", "--smooth", "gain", "--alpha", "0.5", "--force", "--format", *how), self.planes(n + ".llmq"))[1] for n in ("plain", "c16"))
+            self.assert_same_planes(got, want, how)
+
     # ---- values and up, one kind of group at a time: a scaled row of up is also a larger weight of the norm before it
 
     def test_values(self):
