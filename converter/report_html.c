@@ -226,7 +226,7 @@ static enum status put_part(struct html *html, const struct view *view, size_t v
     put_summary(html, view, v);
     html_put(html, "<div>");
     if (*variant->settings) {
-        html_put(html, "<p>The same bytes: <code>llmq convert ");
+        html_put(html, "<p>The same bytes: <code>llmq convert --in MODEL ");
         html_text(html, variant->settings);
         html_put(html, "</code></p>\n");
     }

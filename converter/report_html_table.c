@@ -274,10 +274,17 @@ static struct shape_of_table choose_columns(const struct view *view, const struc
 
 /* ---- tables ------------------------------------------------------------------------------------------------------------------------- */
 
+/* caption: a sentence above the table; "" for none. It stands outside, so that it does not scroll with the columns. */
+static void open_div(struct html *html, const char *what, const char *caption)
+{
+    if (*caption) html_put(html, "<p class=\"soft\">%s</p>\n", caption);
+    html_put(html, "<div class=\"wide\" tabindex=\"0\" role=\"group\" aria-label=\"%s\"><table class=\"sorts\"><caption class=\"seen\">%s</caption>",
+             what, what);
+}
+
 static void open_table(struct html *html, const struct shape_of_table *shape, const char *what, const char *caption)
 {
-    html_put(html, "<div class=\"wide\" tabindex=\"0\" role=\"group\" aria-label=\"%s\"><table class=\"sorts\">", what);
-    html_put(html, *caption ? "<caption>%s</caption>" : "<caption class=\"seen\">%s</caption>", *caption ? caption : what);
+    open_div(html, what, caption);
     html_put(html, "<thead><tr>");
     for (size_t k = 0; k < shape->n; k++) html_put(html, "<th scope=\"col\" class=\"%s\">%s</th>", shape->columns[k]->kind, shape->columns[k]->head);
     html_put(html, "</tr></thead>\n<tbody>\n");
@@ -316,11 +323,9 @@ void table_variants(struct html *html, const struct view *view, const bool *link
 void table_skipped(struct html *html, const struct view *view)
 {
     if (view->n_skipped == 0) return;
-    html_put(
-        html,
-        "<h3>Skipped</h3>\n<div class=\"wide\" tabindex=\"0\" role=\"group\" aria-label=\"Skipped\"><table class=\"sorts\"><caption>Combinations "
-        "that make no sense for their format, or could not be done.</caption><thead><tr><th scope=\"col\">format</th><th scope=\"col\" "
-        "class=\"n\">group</th><th scope=\"col\">scale rule</th>");
+    html_put(html, "<h3>Skipped</h3>\n");
+    open_div(html, "Skipped", "Combinations that make no sense for their format, or could not be done.");
+    html_put(html, "<thead><tr><th scope=\"col\">format</th><th scope=\"col\" class=\"n\">group</th><th scope=\"col\">scale rule</th>");
     if (view->has_alpha) html_put(html, "<th scope=\"col\" class=\"n\">α</th>");
     html_put(html, "<th scope=\"col\">reason</th></tr></thead>\n<tbody>\n");
     for (size_t v = 0; v < view->table->n_variants; v++) {
