@@ -157,7 +157,8 @@ static void put_facts(struct html *html, const struct view *view)
     if (!(table->sample < 1.0)) return;
     html_put(html, "<p><b>A sample.</b> ");
     html_percent(html, table->sample);
-    html_put(html, " %% of every tensor was read, so errors are estimates and there are no hashes.</p>\n");
+    html_put(html, " %% of the tiles of each tensor, at least one, were read: errors are estimates, and a tensor of which something was left out has "
+                   "no hash.</p>\n");
 }
 
 /* ---- plots and tables --------------------------------------------------------------------------------------------------------------- */
@@ -226,7 +227,7 @@ static enum status put_part(struct html *html, const struct view *view, size_t v
     put_summary(html, view, v);
     html_put(html, "<div>");
     if (*variant->settings) {
-        html_put(html, "<p>The same bytes: <code>llmq convert --in MODEL ");
+        html_put(html, "<p class=\"command\">The same bytes: <code>llmq convert --in MODEL ");
         html_text(html, variant->settings);
         html_put(html, "</code></p>\n");
     }

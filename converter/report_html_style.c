@@ -69,6 +69,7 @@ const char *const style_lines[] = {
     ".wide{overflow-x:auto;margin:.9rem 0 0;-webkit-overflow-scrolling:touch}",
     "table{border-collapse:collapse;font-size:.92rem;min-width:100%}",
     "p.soft{font-size:.92rem}",
+    "p.command{max-width:none}",
     "th,td{padding:.36rem .65rem;text-align:left;vertical-align:baseline;border-bottom:1px solid var(--line)}",
     "th:first-child,td:first-child{padding-left:0}",
     "th:last-child,td:last-child{padding-right:0}",

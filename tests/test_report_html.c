@@ -189,7 +189,7 @@ static void test_sample(void **state)
     for (size_t r = 0; r < table->n_rows; r++) table->rows[r].hash[0] = '\0';
     char *page = page_of(table, &nbytes);
     check_page(page);
-    assert_has(page, "10.0 % of every tensor was read");
+    assert_has(page, "10.0 % of the tiles of each tensor");
     assert_lacks(page, "class=\"hash\"");
     free(page);
     made_table_free(table);
