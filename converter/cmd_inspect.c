@@ -169,6 +169,15 @@ static void json_gguf(const struct container *container)
     free(name);
 }
 
+/* Of all tensors, as the total of a sweep has it: over their hashes in order. */
+static void json_hash(const struct inspection *in)
+{
+    const struct digest128 digest = digest128(in->hashes, in->container->n_tensors * sizeof *in->hashes);
+    char hash[DIGEST128_HEX];
+    digest128_hex(&digest, hash);
+    printf(",\"hash\":\"%s\"", hash);
+}
+
 static void print_json(const struct inspection *in)
 {
     const struct container *container = in->container;
@@ -183,6 +192,7 @@ static void print_json(const struct inspection *in)
     }
     if (gguf_is(container)) json_gguf(container);
     else putchar(']');
+    if (in->hashes) json_hash(in);
     printf(",\"n_tensors\":%zu,\"tensors\":[", container->n_tensors);
     for (size_t i = 0; i < container->n_tensors; i++) json_tensor(in, i);
     printf("\n]}\n");
