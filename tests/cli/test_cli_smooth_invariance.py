@@ -5,7 +5,7 @@ import unittest
 
 import numpy as np
 
-from cli_support import SHARED, TINY, skip_aloud
+from cli_support import LIGHT, SHARED, TINY, skip_aloud
 from smooth_support import SmoothTest, read_safetensors, reader, save_model, smooth_models, write_stats
 
 FORMATS = (["int4", "--group-size", "32"], ["int4", "--group-size", "128"], ["int3", "--group-size", "32"], ["uint4", "--group-size", "64"], ["int8", "--group-size", "channel"],
@@ -47,7 +47,7 @@ class Invariance(SmoothTest):
         for c in factors:
             names.append(f"c{int(c)}")
             self.write(names[-1], model, dtype, *smooth_models.inject(model, ex2, c, kinds))
-        for how in formats:
+        for how in formats[::4] if LIGHT else formats:
             want = self.codes("plain", [*how, *more], "--alpha", "0.5")
             for name in names:
                 with self.subTest(how=how, name=name):
@@ -98,7 +98,7 @@ class Invariance(SmoothTest):
         self.write("c16", model, dtype, *smooth_models.inject(model, ex2, 16.0))
         self.write("c256", model, dtype, *smooth_models.inject(model, ex2, 256.0))
         args = ("--alpha", "auto", "--alpha-min", "0.25", "--alpha-step", "0.25")
-        for how in FORMATS:
+        for how in FORMATS[::4] if LIGHT else FORMATS:
             want = None
             for name in ("plain", "c16", "c256"):
                 with self.subTest(how=how, name=name):
