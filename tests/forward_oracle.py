@@ -251,6 +251,14 @@ def gemma2(name, seed, scalar):
                         config=dict(sliding_window=5, query_pre_attn_scalar=scalar, attn_logit_softcapping=4.0, final_logit_softcapping=6.0, hidden_activation="gelu_pytorch_tanh"))
 
 
+def gemma3(name, seed, scalar):
+    return llama_family(name, seed, "Gemma3ForCausalLM", "gemma3_text", dim=12, plus_one=True, act=gelu_tanh, embed_scale=math.sqrt(HIDDEN), tied=True, post_norms=True, qk_norm="head",
+                        windows=lambda l: 0 if l % 6 == 5 else 5, scale=1 / math.sqrt(scalar), layers=7,
+                        freqs=lambda l: frequencies(1e6, 12) / 8 if l % 6 == 5 else frequencies(10000.0, 12),
+                        config=dict(sliding_window=5, query_pre_attn_scalar=scalar, sliding_window_pattern=6, rope_theta=1e6, rope_local_base_freq=10000.0,
+                                    rope_scaling=dict(rope_type="linear", factor=8.0), hidden_activation="gelu_pytorch_tanh"))
+
+
 def qwen2_moe(name, seed, dense_layers):
     names = ["mlp.experts.{}." + n for n in ("gate_proj", "up_proj", "down_proj")]
     return llama_family(name, seed, "Qwen2MoeForCausalLM", "qwen2_moe", biases="qkv", moe=Experts(5, 2, 24, False, "mlp.gate", names, shared=20), dense_layers=dense_layers,
@@ -400,11 +408,7 @@ def cases():
         "smollm3": lambda n: llama_family(n, 10, "SmolLM3ForCausalLM", "smollm3", skip_rope=(1,), config=dict(no_rope_layers=[1, 0, 1])),
         "gemma": lambda n: llama_family(n, 11, "GemmaForCausalLM", "gemma", dim=12, plus_one=True, act=gelu_tanh, embed_scale=math.sqrt(HIDDEN), tied=True),
         "gemma2": lambda n: gemma2(n, 12, 20),
-        "gemma3": lambda n: llama_family(n, 13, "Gemma3ForCausalLM", "gemma3_text", dim=12, plus_one=True, act=gelu_tanh, embed_scale=math.sqrt(HIDDEN), tied=True, post_norms=True,
-                                         qk_norm="head", windows=lambda l: 0 if l % 6 == 5 else 5, scale=1 / math.sqrt(20), layers=7,
-                                         freqs=lambda l: frequencies(1e6, 12) / 8 if l % 6 == 5 else frequencies(10000.0, 12),
-                                         config=dict(sliding_window=5, query_pre_attn_scalar=20, sliding_window_pattern=6, rope_theta=1e6, rope_local_base_freq=10000.0,
-                                                     rope_scaling=dict(rope_type="linear", factor=8.0), hidden_activation="gelu_pytorch_tanh")),
+        "gemma3": lambda n: gemma3(n, 13, 20),
         "phi3": lambda n: phi3(n, 14, windows=lambda l: 5, freqs=lambda l: frequencies(10000.0, 4), config=dict(sliding_window=5, partial_rotary_factor=0.5)),
         "phi3 longrope": lambda n: phi3(n, 15, freqs=lambda l: frequencies(10000.0, dim) / np.array([1.0, 1.5, 2.0, 3.0]), rope_factor=math.sqrt(1 + math.log(2) / math.log(32)),
                                         config=dict(original_max_position_embeddings=32, max_position_embeddings=64,
@@ -448,7 +452,7 @@ def permuted(x, heads):
     return x.reshape(heads, 2, x.shape[0] // heads // 2, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)
 
 
-def gguf(c, arch, keys, permute=False, plus_one=False, post_norms=False, transposed=False):
+def gguf(c, arch, keys, permute=False, plus_one=False, post_norms=False, transposed=False, more=()):
     """(keys, tensors) for gguf_reader.write."""
     words, stacks, out = POST_WORDS if post_norms else LAYER_WORDS, {}, []
     for name, x in c.tensors.items():
@@ -476,7 +480,7 @@ def gguf(c, arch, keys, permute=False, plus_one=False, post_norms=False, transpo
         out.append((name, "F32", x.shape, x))
     sizes = {"block_count": LAYERS, "embedding_length": HIDDEN, "attention.head_count": HEADS, "attention.head_count_kv": KV, "context_length": 64}
     head = [("general.architecture", "string", arch)] + [(f"{arch}.{k}", "u32", v) for k, v in {**sizes, **{k: v for k, v in keys.items() if isinstance(v, int)}}.items()]
-    return head + [(f"{arch}.{k}", "f32", v) for k, v in keys.items() if isinstance(v, float)], out
+    return head + [(f"{arch}.{k}", "f32", v) for k, v in keys.items() if isinstance(v, float)] + list(more), out
 
 
 RMS_KEY = {"attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 10000.0}
@@ -485,7 +489,8 @@ RMS_KEY = {"attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 10000.0}
 def gguf_cases():
     """{name: (case, keys, tensors)}"""
     dim = HIDDEN // HEADS
-    made = {n: case(n) for n in ("llama", "mixtral", "qwen2", "gpt2", "phi3")}
+    made = {n: case(n) for n in ("llama", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gpt2", "phi3")}
+    made["gemma3"] = gemma3("gemma3", 13, 12)
     made["qwen2_moe"] = qwen2_moe("qwen2_moe", 17, ())  # llama.cpp has no dense layers here
     made["gemma2"] = gemma2("gemma2", 12, 12)  # files do not say the scalar: it is that of a head
     return {
@@ -495,6 +500,12 @@ def gguf_cases():
         "qwen2_moe": (made["qwen2_moe"], *gguf(made["qwen2_moe"], "qwen2moe", {**RMS_KEY, "expert_count": 5, "expert_used_count": 2})),
         "gemma2": (made["gemma2"], *gguf(made["gemma2"], "gemma2", {**RMS_KEY, "attention.key_length": 12, "attention.value_length": 12, "attention.sliding_window": 5,
                                                                       "attn_logit_softcapping": 4.0, "final_logit_softcapping": 6.0}, plus_one=True, post_norms=True)),
+        "gemma3": (made["gemma3"], *gguf(made["gemma3"], "gemma3", {"block_count": 7, "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 1e6, "attention.key_length": 12,
+                                                                      "attention.value_length": 12, "attention.sliding_window": 5, "rope.scaling.factor": 8.0},
+                                         plus_one=True, post_norms=True, more=[("gemma3.rope.scaling.type", "string", "linear")])),
+        "qwen3": (made["qwen3"], *gguf(made["qwen3"], "qwen3", {**RMS_KEY, "attention.key_length": 12, "attention.value_length": 12})),
+        "qwen3_moe": (made["qwen3_moe"], *gguf(made["qwen3_moe"], "qwen3moe", {**RMS_KEY, "attention.key_length": dim, "attention.value_length": dim, "expert_count": 5,
+                                                                                 "expert_used_count": 3})),
         "gpt2": (made["gpt2"], *gguf(made["gpt2"], "gpt2", {"attention.layer_norm_epsilon": 1e-5, "attention.head_count_kv": HEADS}, transposed=True)),
         "phi3": (made["phi3"], *gguf(made["phi3"], "phi3", {**RMS_KEY, "rope.dimension_count": 4, "attention.sliding_window": 5})),
     }
