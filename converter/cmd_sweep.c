@@ -111,8 +111,9 @@ static void note_skipped(const struct app *app, const struct sweep_table *table)
 {
     for (size_t v = 0; v < table->n_variants; v++)
         if (table->variants[v].skipped)
-            app_note(app, "skipped %s, group size %s, scale rule %s: %s", table->variants[v].format, table->variants[v].group_size,
-                     table->variants[v].scale_rule, table->variants[v].skipped);
+            app_note(app, "skipped %s, group size %s, scale rule %s%s%s: %s", table->variants[v].format, table->variants[v].group_size,
+                     table->variants[v].scale_rule, table->variants[v].alpha_text ? ", alpha " : "",
+                     table->variants[v].alpha_text ? table->variants[v].alpha_text : "", table->variants[v].skipped);
 }
 
 static enum status sweep(struct app *app, const struct sweep_spec *spec, struct err *err)

@@ -92,7 +92,8 @@ static void put_rule(const struct cell_of *cell)
 
 static void put_alpha(const struct cell_of *cell)
 {
-    html_short(cell->html, cell->view->table->variants[cell->row->variant].alpha, 4);
+    char text[32];
+    html_text(cell->html, view_alpha(&cell->view->table->variants[cell->row->variant], text));
 }
 
 static void put_name(const struct cell_of *cell)
@@ -330,6 +331,7 @@ void table_skipped(struct html *html, const struct view *view)
     html_put(html, "<th scope=\"col\">reason</th></tr></thead>\n<tbody>\n");
     for (size_t v = 0; v < view->table->n_variants; v++) {
         const struct sweep_variant *variant = &view->table->variants[v];
+        char alpha[32];
         if (!variant->skipped) continue;
         html_put(html, "<tr><th scope=\"row\" class=\"w\">");
         html_text(html, variant->format);
@@ -339,7 +341,7 @@ void table_skipped(struct html *html, const struct view *view)
         html_text(html, variant->scale_rule);
         if (view->has_alpha) {
             html_put(html, "</td><td class=\"n\">");
-            html_short(html, variant->alpha, 4);
+            html_text(html, view_alpha(variant, alpha));
         }
         html_put(html, "</td><td>");
         html_text(html, variant->skipped);

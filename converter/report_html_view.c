@@ -146,11 +146,17 @@ static void append(char *out, const char *before, const char *text)
     snprintf(out + used, VIEW_LABEL_MAX - used, "%s%s", before, text);
 }
 
+const char *view_alpha(const struct sweep_variant *variant, char out[32])
+{
+    if (isnan(variant->alpha)) snprintf(out, 32, "%s", variant->alpha_text);
+    else snprintf(out, 32, "%.4g", variant->alpha);
+    return out;
+}
+
 static void append_alpha(const struct view *view, size_t v, const char *before, char *out)
 {
     char text[32];
-    snprintf(text, sizeof text, "%g", view->table->variants[v].alpha);
-    if (view->has_alpha) append(out, before, text);
+    if (view->has_alpha) append(out, before, view_alpha(&view->table->variants[v], text));
 }
 
 const char *view_label(const struct view *view, size_t v, char *out)

@@ -49,5 +49,6 @@ void view_front(const struct view *view, const struct view_measure *measure, boo
 /* The shortest name that tells variant v from the others: "int4 64". All of it: "int4, group 64, mse". Return out, VIEW_LABEL_MAX bytes. */
 const char *view_label(const struct view *view, size_t v, char *out);
 const char *view_full_label(const struct view *view, size_t v, char *out);
+const char *view_alpha(const struct sweep_variant *variant, char out[32]); /* "0.3", "auto" */
 
 #endif

@@ -1,7 +1,8 @@
 /* sweep.c: see sweep.h.
  *
  * Drawing: variants -> cells -> units (tensors that share scales) -> batches: observe some units, code all their tensors -> rows -> histograms
- * Formula of memory: program + scales that are held + workers * (a tile as read, as f32, as planes of one lane + scratch + a part for each lane)
+ * Formula of memory: program + scales that are held + factors of migration + workers * (a tile as read, as f32, migrated, as planes of one lane +
+ * scratch + a part for each lane)
  * Why this way: as the pipeline of convert, with lanes where it has a writer.
  * Corner cases: a batch ends when the scales it holds would be many, so memory does not depend on the model; tensors that need no observation are all
  * in one batch; a budget too small for the threads asked lowers the threads.
@@ -29,8 +30,8 @@ enum {
 
 uint64_t sweep_worker_nbytes(const struct sweep *sweep)
 {
-    return sweep->source_tile_nbytes + 4 * sweep->tile_weights + sweep->planes_tile_nbytes + 10 * (uint64_t)sweep->scratch_weights +
-           sweep->n_lanes * sizeof(struct sweep_part) + PIECE_NBYTES + THREAD_NBYTES;
+    return sweep->source_tile_nbytes + 4 * sweep->tile_weights + sweep_migrated_nbytes(sweep) + sweep->planes_tile_nbytes +
+           10 * (uint64_t)sweep->scratch_weights + sweep->n_lanes * sizeof(struct sweep_part) + PIECE_NBYTES + THREAD_NBYTES;
 }
 
 enum status sweep_worker_make(const struct sweep *sweep, struct sweep_worker *worker, struct err *err)
@@ -39,13 +40,14 @@ enum status sweep_worker_make(const struct sweep *sweep, struct sweep_worker *wo
     worker->source = malloc((size_t)sweep->source_tile_nbytes + SLACK);
     worker->x = malloc(4 * (size_t)sweep->tile_weights + SLACK);
     worker->y = malloc(PIECE_NBYTES);
+    worker->migrated = malloc((size_t)sweep_migrated_nbytes(sweep) + SLACK);
     worker->planes = malloc((size_t)sweep->planes_tile_nbytes + SLACK);
     worker->scratch =
         (struct codec_scratch){ malloc(n * sizeof(float)), malloc(n * sizeof(float)), malloc(n * sizeof(uint16_t)), sweep->scratch_weights };
     worker->parts = calloc(sweep->n_lanes + 1, sizeof *worker->parts);
     worker->stream = digest_open();
-    const bool fine = worker->source && worker->x && worker->y && worker->planes && worker->scratch.x && worker->scratch.y && worker->scratch.codes &&
-                      worker->parts && worker->stream;
+    const bool fine = worker->source && worker->x && worker->y && worker->migrated && worker->planes && worker->scratch.x && worker->scratch.y &&
+                      worker->scratch.codes && worker->parts && worker->stream;
     return fine ? OK : err_set(err, ERR_MEMORY, "out of memory for the buffers of a thread");
 }
 
@@ -54,6 +56,7 @@ void sweep_worker_free(struct sweep_worker *worker)
     free(worker->source);
     free(worker->x);
     free(worker->y);
+    free(worker->migrated);
     free(worker->planes);
     free(worker->scratch.x);
     free(worker->scratch.y);
@@ -184,10 +187,11 @@ static enum status most_held(struct sweep *sweep, bool *seen, size_t *items, str
 static enum status fit_memory(struct sweep *sweep, struct err *err)
 {
     const uint64_t asked = settings_number(&sweep->app->settings, SET_THREADS);
+    const uint64_t factors = sweep_migrations_nbytes(sweep);
     uint64_t need = 0;
     for (sweep->n_workers = asked ? (unsigned)asked : pool_cpu_count(); sweep->n_workers; sweep->n_workers--) {
         enum status status = with_units(sweep, most_held, err);
-        need = PROGRAM_NBYTES + PLAN_HELD_NBYTES + sweep->unit_nbytes + sweep->n_workers * sweep_worker_nbytes(sweep);
+        need = PROGRAM_NBYTES + PLAN_HELD_NBYTES + factors + sweep->unit_nbytes + sweep->n_workers * sweep_worker_nbytes(sweep);
         if (status || need <= sweep->max_ram) return status;
     }
     return err_set(err, ERR_MEMORY, "--max-ram %lluM is too small: one thread needs %lluM for this sweep", (unsigned long long)(sweep->max_ram >> 20),
@@ -248,7 +252,7 @@ static enum status run(struct sweep *sweep, struct err *err)
     if (!status) status = sweep_rows_make(sweep, err);
     if (!status && sweep->spec->histograms) status = sweep_histograms_make(sweep, err);
     if (!status) status = sweep_eval(sweep, err);
-    sweep->table->read_nbytes = atomic_load(&sweep->read_nbytes);
+    sweep->table->read_nbytes = atomic_load(&sweep->read_nbytes) + sweep->scan_nbytes;
     return status ? status : container_check_unchanged(sweep->container, err);
 }
 

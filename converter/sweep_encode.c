@@ -1,6 +1,6 @@
 /* sweep_encode.c: every tile once through every lane: codes and scales as convert makes them, their digest, their error.
  *
- *   tile --read, widen--> x --lane--> planes --digest--> 16 bytes      planes --unpack--> codes, scales --> y --> clipped, weighed error
+ *   tile --read, widen--> x --(migrate a copy)--> --lane--> planes --digest--> 16 bytes      planes --unpack--> codes, scales --> y --> clipped, weighed error
  *   in ticket order: sums += tile's, digest of digests
  *
  * Why this way: planes of one tile and one lane at a time, so that memory does not grow with the number of lanes.
@@ -51,7 +51,7 @@ struct codec_tile sweep_codec_tile(const struct sweep *sweep, const struct sweep
                                 .nonfinite = sweep->nonfinite,
                                 .first_row = place->row,
                                 .first_col = place->col,
-                                .importance = cell && cell->heeds && it->importance.n_mat ? it->importance.rows : NULL,
+                                .importance = cell && cell->heeds && cell->importance->n_mat ? cell->importance->rows : NULL,
                                 .matrix_rows = shape_matrix_rows(&it->shape) };
 }
 
@@ -61,6 +61,9 @@ enum status sweep_nonfinite(struct sweep *sweep, size_t item, struct err *err)
     struct scan scan;
     enum status status = scan_tensor(sweep->container, item, sweep->app->kernels, &scan, err);
     if (status) return status;
+    if (scan.n_nan + scan.n_inf == 0)
+        return err_set(err, ERR_DATA, "cannot migrate tensor '%s' of '%s': a weight becomes infinite",
+                       err_name(sweep->items[item].name, strlen(sweep->items[item].name), name, sizeof name), sweep->container->path);
     return err_set(err, ERR_DATA,
                    "cannot quantise tensor '%s' of '%s': NaN or Inf at row %llu, column %llu (%llu NaN, %llu Inf in the tensor); --nonfinite zero, "
                    "clamp or keep allows it",
@@ -226,12 +229,12 @@ static void review_blocks(const struct review *review)
 
 static void review_tile(const struct coded *coded, struct sweep_worker *worker, struct sweep_sums *sums)
 {
-    const struct sweep_item *item = &coded->sweep->items[coded->item];
+    const struct importance *importance = coded->cell->importance;
     const float *scales = coded->sweep->lanes[coded->lane].tensor_scales[coded->item];
     struct review review = { .coded = coded, .worker = worker, .sums = sums, .weighted = coded->sweep->table->weighted };
     for (review.row = 0; review.row < coded->place->n_rows; review.row++) {
         const uint64_t matrix = (coded->place->row + review.row) / shape_matrix_rows(coded->shape);
-        const float *weight = item->importance.n_mat ? item->importance.rows[matrix] : NULL;
+        const float *weight = importance->n_mat ? importance->rows[matrix] : NULL;
         review.x = coded->x + review.row * coded->place->n_cols;
         review.weight = weight ? weight + coded->place->col : NULL;
         review.tensor_scale = scales ? scales[matrix] : 1.0f;
@@ -269,6 +272,7 @@ static void code_tile(struct sweep *sweep, size_t v, const struct sweep_stream *
     struct sweep_lane *lane = &sweep->lanes[v];
     struct sweep_part *part = &worker->parts[v];
     const struct sweep_cell *cell = &lane->cells[stream->item];
+    x = sweep_migrate(cell->fold, place, x, worker);
     struct coded coded = {
         .sweep = sweep, .lane = v, .item = stream->item, .cell = cell, .shape = &sweep->items[stream->item].shape, .place = place, .x = x
     };
@@ -285,6 +289,14 @@ static void code_tile(struct sweep *sweep, size_t v, const struct sweep_stream *
     if (index == 0) codec_store_whole(cell->quant, coded.shape, tile.given, tile.tensor_scales, coded.bytes);
     part->digest = digest_planes(&coded, worker);
     review_tile(&coded, worker, &part->sums);
+}
+
+/* A tile of a kept tensor that the lane migrates. */
+static void keep_tile(const struct sweep *sweep, size_t v, size_t item, const struct tile *place, struct sweep_worker *worker)
+{
+    struct sweep_part *part = &worker->parts[v];
+    *part = (struct sweep_part){ .fault.kind = CODEC_FINE };
+    part->infinite = !sweep_migrate_kept(sweep, item, sweep->lanes[v].cells[item].fold, place, worker, &part->digest);
 }
 
 enum status sweep_decode_tile(struct sweep *sweep, size_t lane, const struct sweep_stream *stream, uint64_t tile, struct sweep_worker *worker,
@@ -325,6 +337,13 @@ static void fold_lane(struct sweep *sweep, struct sweep_lane *lane, const struct
 {
     struct sweep_cell *cell = &lane->cells[stream->item];
     if (lane->failed) return;
+    if (part->infinite) {
+        snprintf(lane->failure, sizeof lane->failure,
+                 "tensor '%.100s': a number near row %llu, column %llu becomes too large for %s when it is migrated", sweep->items[stream->item].name,
+                 (unsigned long long)place->row, (unsigned long long)place->col, sweep->container->tensors[stream->item].dtype->name);
+        lane->failed = true;
+        return;
+    }
     if (part->fault.kind != CODEC_FINE) {
         fail_lane(sweep, lane, stream->item, place, &part->fault);
         return;
@@ -341,7 +360,8 @@ static void fold_lane(struct sweep *sweep, struct sweep_lane *lane, const struct
 static bool takes(const struct sweep *sweep, size_t v, const struct sweep_stream *stream, uint32_t number)
 {
     const struct sweep_cell *cell = &sweep->lanes[v].cells[stream->item];
-    return cell->quant && cell->stream == number && sweep->items[stream->item].wanted && !sweep->lanes[v].failed;
+    if (!sweep->items[stream->item].wanted || sweep->lanes[v].failed) return false;
+    return cell->quant ? cell->stream == number : cell->fold && sweep->items[stream->item].source_stream == number;
 }
 
 static enum status fold(struct sweep *sweep, uint32_t number, const struct job *job, const struct tile *place, const struct sweep_worker *worker,
@@ -378,7 +398,8 @@ static enum status encode_job(void *context, unsigned number, const struct job *
             worker->parts[v] = (struct sweep_part){ 0 };
             continue;
         }
-        code_tile(sweep, v, stream, index, &place, x, worker);
+        if (sweep->lanes[v].cells[stream->item].quant) code_tile(sweep, v, stream, index, &place, x, worker);
+        else keep_tile(sweep, v, stream->item, &place, worker);
         if (worker->parts[v].fault.kind == CODEC_NONFINITE) return sweep_nonfinite(sweep, stream->item, err);
     }
     if (!turn_wait(&sweep->turn, job->ticket)) return err_set(err, ERR_CANCELLED, "stopped");

@@ -5,7 +5,7 @@
  * Why this way: no variant is ever whole, neither in memory nor on disk; a tile is coded as in the sweep, so what is judged are the weights whose hash is
  * in the row. The reference, the model as it was read, runs once.
  * Corner cases: scales of matrices, and of groups over several tiles, are observed for one variant at a time, over all tiles even under --sample; tensors
- * that --tensors left out are as they were read; a slot that someone copies from is not taken by another; there are more slots than threads.
+ * that --tensors left out are as they were read, but for migration; a slot that someone copies from is not taken by another; there are more slots than threads.
  * Reference: smoothquant/eval.h. Worked number: none needed.
  */
 #include <math.h>
@@ -115,13 +115,25 @@ static enum status copy_tile(struct judging *judging, size_t tensor, uint64_t in
     return OK;
 }
 
+/* Weights that are not coded, as the variant's file would have them. */
+static enum status read_plain(const struct judging *judging, size_t tensor, const struct tile *place, float *out, struct err *err)
+{
+    const struct sweep_cell *cell = &judging->sweep->lanes[judging->lane].cells[tensor];
+    const enum status status = judging->plain.read(judging->plain.context, tensor, place->row, place->n_rows, place->col, place->n_cols, out, err);
+    if (status || !cell->fold) return status;
+    fold_apply(cell->fold, place, out);
+    if (!cell->quant) sweep_migrate_rounded(judging->sweep->container->tensors[tensor].dtype, out, place->n_rows * place->n_cols);
+    return OK;
+}
+
 static enum status read_variant(void *context, size_t tensor, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols, float *out,
                                 struct err *err)
 {
     struct judging *judging = context;
     const struct sweep *sweep = judging->sweep;
     const struct sweep_cell *cell = &sweep->lanes[judging->lane].cells[tensor];
-    if (!cell->quant || !sweep->items[tensor].wanted) return judging->plain.read(judging->plain.context, tensor, row, n_rows, col, n_cols, out, err);
+    if (!cell->quant || !sweep->items[tensor].wanted)
+        return read_plain(judging, tensor, &(struct tile){ .row = row, .n_rows = n_rows, .col = col, .n_cols = n_cols }, out, err);
     const struct plane *geometry = &sweep->streams[cell->stream].geometry;
     const struct wanted wanted = { row, n_rows, col, n_cols, out };
     const uint64_t per_row = size_ceil_div(geometry->cols, geometry->tile_cols);

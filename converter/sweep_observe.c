@@ -4,7 +4,8 @@
  *
  * Why this way: one reading serves every lane that wants anything, so that a sweep reads a tensor once more than a conversion's longest observation at
  * most, however many lanes there are.
- * Corner cases: lanes whose tiles are cut differently are observed under their own cut; ranges of matrices are the same for all lanes; with --sample
+ * Corner cases: lanes whose tiles are cut differently are observed under their own cut; ranges of matrices are the same for all lanes with the same
+ * factors; with --sample
  * only the sampled tiles are seen, and the scales are estimates; a scale that overflows fails its lane, NaN fails the sweep.
  * Reference: pipeline.c (the same for one conversion), NUMERICS.md 5. Worked number: nvfp4 and int4 by channel over rows of 300000: 2 readings.
  */
@@ -34,12 +35,20 @@ struct watch {
     uint64_t *memory;
 };
 
+/* Ranges of the matrices of a tensor, for each fold that a lane which wants them has. */
+struct matrix_ranges {
+    const struct fold **folds; /* [n] */
+    size_t n;
+    uint64_t n_matrices;
+    struct range *ranges; /* [n][n_matrices] */
+};
+
 struct sweep_watching {
     size_t item;
     const struct sweep_stream *stream;
     struct watch *watches;
     size_t n;
-    struct range *matrices; /* per matrix; NULL: not wanted in this pass */
+    const struct matrix_ranges *matrices; /* NULL: not wanted in this pass */
     pthread_mutex_t lock; /* of ranges */
     uint64_t number; /* of the stream */
 };
@@ -90,16 +99,28 @@ static enum status add_ranges(struct sweep *sweep, const struct watch *watch, co
 }
 
 /* Ranges of the matrices that the tile has rows of. */
-static enum status add_matrices(struct sweep *sweep, const struct codec_tile *tile, const struct tile *place, struct sweep_worker *worker,
-                                struct err *err)
+static enum status add_matrices(struct sweep *sweep, const struct codec_tile *tile, const struct tile *place, struct range *ranges,
+                                struct sweep_worker *worker, struct err *err)
 {
     const uint64_t step = shape_matrix_rows(&sweep->items[sweep->watching->item].shape);
-    struct range *matrices = sweep->watching->matrices;
     enum status status = OK;
-    for (uint64_t row = 0, n; matrices && row < place->n_rows && !status; row += n) {
+    for (uint64_t row = 0, n; row < place->n_rows && !status; row += n) {
         n = size_min(step - (place->row + row) % step, place->n_rows - row);
         const struct tile at = { .row = row, .n_rows = n, .n_cols = place->n_cols };
-        status = add_range(sweep, tile, &at, &matrices[(place->row + row) / step], worker, err);
+        status = add_range(sweep, tile, &at, &ranges[(place->row + row) / step], worker, err);
+    }
+    return status;
+}
+
+/* The same under every fold. */
+static enum status add_all_matrices(struct sweep *sweep, const struct tile *place, const float *x, struct sweep_worker *worker, struct err *err)
+{
+    const struct matrix_ranges *matrices = sweep->watching->matrices;
+    enum status status = OK;
+    for (size_t k = 0; matrices && k < matrices->n && !status; k++) {
+        const float *migrated = sweep_migrate(matrices->folds[k], place, x, worker);
+        const struct codec_tile tile = sweep_codec_tile(sweep, NULL, sweep->watching->item, place, migrated);
+        status = add_matrices(sweep, &tile, place, matrices->ranges + k * matrices->n_matrices, worker, err);
     }
     return status;
 }
@@ -160,6 +181,7 @@ static enum status look(struct sweep *sweep, size_t w, const struct tile *place,
 {
     struct watch *watch = &sweep->watching->watches[w];
     if (!is_active(sweep, watch)) return OK;
+    x = sweep_migrate(cell_of(sweep, watch)->fold, place, x, worker);
     const struct codec_tile tile = sweep_codec_tile(sweep, cell_of(sweep, watch), sweep->watching->item, place, x);
     worker->n_errors[w] = 0;
     if (watch->want == WANT_ERRORS) {
@@ -185,9 +207,13 @@ static void settle(struct sweep *sweep, const struct tile *place, const float *x
         fold_errors(sweep, watch, errors, worker->n_errors[w]);
         errors += worker->n_errors[w];
         if (watch->want != WANT_WEIGHTS) continue;
-        const struct codec_tile tile = sweep_codec_tile(sweep, cell_of(sweep, watch), sweep->watching->item, place, x);
-        if (watch->stream.learns) choose_stream_add(&watch->stream, &worker->learnt[w]);
-        else read_spans(sweep, watch, &tile, worker, NULL);
+        if (watch->stream.learns) {
+            choose_stream_add(&watch->stream, &worker->learnt[w]);
+            continue;
+        }
+        const float *migrated = sweep_migrate(cell_of(sweep, watch)->fold, place, x, worker);
+        const struct codec_tile tile = sweep_codec_tile(sweep, cell_of(sweep, watch), sweep->watching->item, place, migrated);
+        read_spans(sweep, watch, &tile, worker, NULL);
     }
 }
 
@@ -202,8 +228,7 @@ static enum status observe_job(void *context, unsigned number, const struct job 
     const float *x;
     enum status status = sweep_read(sweep, watching->stream, index, worker, &x, err);
     if (status) return status;
-    const struct codec_tile plain = sweep_codec_tile(sweep, NULL, watching->item, &place, x);
-    status = add_matrices(sweep, &plain, &place, worker, err);
+    status = add_all_matrices(sweep, &place, x, worker, err);
     for (size_t w = 0; w < watching->n && !status; w++) status = look(sweep, w, &place, x, worker, &errors, err);
     if (status) return status;
     if (!turn_wait(&sweep->turn, job->ticket)) return err_set(err, ERR_CANCELLED, "stopped");
@@ -350,7 +375,7 @@ static bool has_matrices(const struct sweep *sweep, size_t lane, size_t item)
 }
 
 /* All readings of one stream of the tensor. */
-static enum status watch_stream(struct sweep *sweep, uint32_t number, struct range *matrices, struct err *err)
+static enum status watch_stream(struct sweep *sweep, uint32_t number, const struct matrix_ranges *matrices, struct err *err)
 {
     struct sweep_watching *watching = sweep->watching;
     enum status status = OK;
@@ -377,7 +402,30 @@ static uint32_t matrix_stream(const struct sweep *sweep, size_t item)
     return UINT32_MAX;
 }
 
-static enum status observe_item(struct sweep *sweep, size_t item, struct range **matrices, struct err *err)
+/* Ranges under this fold; NULL: no lane wants them. */
+static struct range *ranges_of(const struct matrix_ranges *matrices, const struct fold *fold)
+{
+    for (size_t k = 0; k < matrices->n; k++)
+        if (matrices->folds[k] == fold) return matrices->ranges + k * matrices->n_matrices;
+    return NULL;
+}
+
+static enum status open_matrices(const struct sweep *sweep, size_t item, struct matrix_ranges *matrices, struct err *err)
+{
+    matrices->n_matrices = sweep->items[item].shape.n_matrices;
+    matrices->folds = calloc(sweep->n_lanes + 1, sizeof *matrices->folds);
+    if (!matrices->folds) return err_set(err, ERR_MEMORY, "out of memory");
+    for (size_t v = 0; v < sweep->n_lanes; v++) {
+        const struct fold *fold = sweep->lanes[v].cells[item].fold;
+        size_t k = 0;
+        while (k < matrices->n && matrices->folds[k] != fold) k++;
+        if (k == matrices->n && has_matrices(sweep, v, item)) matrices->folds[matrices->n++] = fold;
+    }
+    matrices->ranges = calloc(matrices->n * (size_t)matrices->n_matrices + 1, sizeof *matrices->ranges);
+    return matrices->ranges ? OK : err_set(err, ERR_MEMORY, "out of memory");
+}
+
+static enum status observe_item(struct sweep *sweep, size_t item, struct matrix_ranges *matrices, struct err *err)
 {
     const struct sweep_item *it = &sweep->items[item];
     const uint32_t taken = matrix_stream(sweep, item);
@@ -386,13 +434,13 @@ static enum status observe_item(struct sweep *sweep, size_t item, struct range *
     sweep->watching = &watching;
     pthread_mutex_init(&watching.lock, NULL);
     watching.watches = calloc(sweep->n_lanes + 1, sizeof *watching.watches);
-    *matrices = taken == UINT32_MAX ? NULL : calloc((size_t)it->shape.n_matrices + 1, sizeof **matrices);
-    if (!watching.watches || (taken != UINT32_MAX && !*matrices)) status = err_set(err, ERR_MEMORY, "out of memory");
+    if (!watching.watches) status = err_set(err, ERR_MEMORY, "out of memory");
+    if (!status && taken != UINT32_MAX) status = open_matrices(sweep, item, matrices, err);
     for (size_t v = 0; v < sweep->n_lanes && !status; v++)
         if (watched(sweep, v, item)) status = begin_watch(sweep, v, &watching.watches[watching.n++], err);
     if (!status) status = give_workers(sweep, watching.watches, watching.n, err);
     for (uint32_t s = it->first_stream; s < it->first_stream + it->n_streams && !status; s++)
-        status = watch_stream(sweep, s, s == taken ? *matrices : NULL, err);
+        status = watch_stream(sweep, s, s == taken ? matrices : NULL, err);
     for (size_t w = 0; w < watching.n; w++) end_watch(&watching.watches[w]);
     free(watching.watches);
     take_workers(sweep);
@@ -412,7 +460,7 @@ static size_t place_in(const size_t *items, size_t n, size_t item)
 }
 
 /* Scales of the matrices of a ring, from the ranges of all its tensors. */
-static enum status scale_ring(struct sweep *sweep, size_t v, size_t item, const size_t *items, size_t n, struct range *const *matrices,
+static enum status scale_ring(struct sweep *sweep, size_t v, size_t item, const size_t *items, size_t n, const struct matrix_ranges *matrices,
                               struct err *err)
 {
     struct sweep_lane *lane = &sweep->lanes[v];
@@ -428,7 +476,8 @@ static enum status scale_ring(struct sweep *sweep, size_t v, size_t item, const 
         struct range range = { 0, 0 };
         do {
             const size_t at = place_in(items, n, k);
-            if (at < n && matrices[at]) range_add(&range, matrices[at][m]);
+            const struct range *ranges = at < n ? ranges_of(&matrices[at], lane->cells[k].fold) : NULL;
+            if (ranges) range_add(&range, ranges[m]);
             k = lane->cells[k].fused_next;
         } while (k != item);
         do {
@@ -441,14 +490,17 @@ static enum status scale_ring(struct sweep *sweep, size_t v, size_t item, const 
 
 enum status sweep_observe(struct sweep *sweep, const size_t *items, size_t n, struct err *err)
 {
-    struct range **matrices = calloc(n + 1, sizeof *matrices);
+    struct matrix_ranges *matrices = calloc(n + 1, sizeof *matrices);
     enum status status = matrices ? OK : err_set(err, ERR_MEMORY, "out of memory");
     for (size_t k = 0; k < n && !status; k++)
         if (sweep_observe_reads(sweep, items[k], UINT32_MAX)) status = observe_item(sweep, items[k], &matrices[k], err);
     for (size_t v = 0; v < sweep->n_lanes && !status; v++)
         for (size_t k = 0; k < n && !status; k++)
             if (has_matrices(sweep, v, items[k])) status = scale_ring(sweep, v, items[k], items, n, matrices, err);
-    for (size_t k = 0; matrices && k < n; k++) free(matrices[k]);
+    for (size_t k = 0; matrices && k < n; k++) {
+        free(matrices[k].folds);
+        free(matrices[k].ranges);
+    }
     free(matrices);
     return status;
 }

@@ -2,7 +2,8 @@
  *
  * Drawing: variant -> settings -> recipe, plan_convert -> cells, size of the file -> plan_close;   then the importance of all tensors, once
  * Why this way: nothing is decided here that convert decides; a plan is ten times larger than its cells, so only one stands at a time.
- * Corner cases: what a plan refuses as usage (a rule that needs shorter groups, a forbidden fallback) is a reason to skip the variant, unless all are
+ * Corner cases: a variant without migration is planned without any option of it; options of a search go to the variants that search. A recipe may not
+ * migrate by itself, for its variants would not say so. What a plan refuses as usage (a rule that needs shorter groups, a forbidden fallback) is a reason to skip the variant, unless all are
  * refused; notes are printed once, not for every variant.
  * Reference: sweep_run.h. Worked number: a model of 300 tensors, 20 variants: 20 plans one after the other, 300 streams.
  */
@@ -12,6 +13,7 @@
 #include "base/glob.h"
 #include "base/size.h"
 #include "converter/recipe.h"
+#include "converter/smooth.h"
 #include "converter/sweep_run.h"
 #include "converter/table_head.h"
 #include "converter/tile_read.h"
@@ -36,6 +38,15 @@ static void restore(struct settings *settings, const struct saved *saved)
     memcpy(settings->from_recipe, saved->from_recipe, sizeof saved->from_recipe);
 }
 
+/* Strength as --alpha takes it; what it does not heed is not given, as convert would refuse it. */
+static void set_migration(struct settings *settings, const struct sweep_variant *variant)
+{
+    if (!settings_given(settings, SET_SMOOTH)) return;
+    for (int id = SET_SMOOTH; id <= SET_SMOOTH_MAP; id++)
+        if (!sweep_heeds(variant, (enum setting_id)id)) settings->values[id] = NULL;
+    if (variant->alpha_text && strcmp(variant->alpha_text, "default") != 0) settings->values[SET_ALPHA] = variant->alpha_text;
+}
+
 /* Only what convert would be given; the rest of the words are in the format's text. */
 static void set_variant(struct settings *settings, const struct sweep_variant *variant, bool quiet)
 {
@@ -43,6 +54,7 @@ static void set_variant(struct settings *settings, const struct sweep_variant *v
     settings->values[SET_FORMAT] = variant->format;
     settings->values[SET_GROUP_SIZE] = blocks ? NULL : variant->group_size;
     settings->values[SET_SCALE_RULE] = strcmp(variant->scale_rule, "default") == 0 ? NULL : variant->scale_rule;
+    set_migration(settings, variant);
     settings->values[SET_COMPRESS] = "none";
     settings->values[SET_OUT] = "sweep.llmq"; /* never written */
     if (quiet) settings->values[SET_QUIET] = "true";
@@ -131,6 +143,8 @@ static enum status make_cell(struct sweep_lane *lane, const struct plan *plan, s
     const struct out_tensor *out = &plan->outs[i];
     struct sweep_cell *cell = &lane->cells[i];
     *cell = (struct sweep_cell){ .format = out->format ? out->format : "keep", .plane_nbytes = planes_nbytes(out), .fused_next = i };
+    cell->digest = digest128("", 0);
+    if (lane->migration) cell->fold = lane->migration->folds.of[entry->tensor];
     if (entry->fate != FATE_QUANTISE) return OK;
     cell->quant = keep_quant(lane, &entry->verdict.quant, err);
     if (!cell->quant) return err->code;
@@ -248,7 +262,7 @@ static void mark_observed(struct sweep *sweep)
 
 /* ---- lanes ------------------------------------------------------------------------------------------------------------------------ */
 
-static enum status make_lane(struct sweep *sweep, size_t variant, const struct plan *plan, struct err *err)
+static enum status make_lane(struct sweep *sweep, size_t variant, struct plan *plan, struct err *err)
 {
     enum status status = sweep->items ? OK : make_items(sweep, plan, err);
     struct sweep_lane *lane = &sweep->lanes[sweep->n_lanes];
@@ -261,19 +275,34 @@ static enum status make_lane(struct sweep *sweep, size_t variant, const struct p
     lane->tensor_scales = calloc(sweep->n_items + 1, sizeof *lane->tensor_scales);
     lane->stream = digest_open();
     if (!lane->cells || !lane->given || !lane->tensor_scales || !lane->stream) return err_set(err, ERR_MEMORY, "out of memory for a variant");
+    status = sweep_migration_take(sweep, plan, &lane->migration, err);
     for (size_t i = 0; i < sweep->n_items && !status; i++) status = make_cell(lane, plan, i, err);
+    sweep->migrated_tile_nbytes = size_max(sweep->migrated_tile_nbytes, plan->migrated_tile_nbytes);
+    sweep->scan_nbytes += plan->scan_nbytes;
     sweep->nonfinite = plan->nonfinite;
     sweep->planes_tile_nbytes = size_max(sweep->planes_tile_nbytes, plan->planes_tile_nbytes);
     sweep->scratch_weights = (size_t)size_max(sweep->scratch_weights, plan->scratch_weights);
     return status;
 }
 
-static enum status plan_variant(struct sweep *sweep, size_t variant, struct err *err)
+/* What a recipe may not say, since rows would not tell; recipe_open has set it. */
+static enum status check_recipe(struct settings *settings, const struct saved *saved, struct err *err)
+{
+    if (saved->values[SET_SMOOTH] && settings->from_recipe[SET_SMOOTH]) settings->values[SET_SMOOTH] = NULL; /* of the variant without */
+    else if (settings->from_recipe[SET_SMOOTH]) return err_set(err, ERR_USAGE, "the recipe migrates; a sweep needs --smooth for that, and --alphas");
+    if (settings_given(settings, SET_SMOOTH_RECIPE) || settings_flag(settings, SET_SMOOTH_RUNTIME) || !settings_is(settings, SET_FOLDING, "on"))
+        return err_set(err, ERR_USAGE,
+                       "a sweep folds all factors and makes its own, so the recipe may not set smooth-recipe, smooth-runtime or folding");
+    return OK;
+}
+
+static enum status plan_variant(struct sweep *sweep, size_t variant, const struct saved *saved, struct err *err)
 {
     struct recipe recipe = { 0 };
     struct plan plan = { 0 };
     struct err why = { OK, "" };
     enum status status = recipe_open(sweep->app, &recipe, &why);
+    if (!status) status = check_recipe(&sweep->app->settings, saved, &why);
     if (!status) status = plan_convert(sweep->app, &recipe, &plan, &why);
     if (!status) status = make_lane(sweep, variant, &plan, &why);
     plan_close(&plan);
@@ -296,7 +325,7 @@ static enum status plan_variants(struct sweep *sweep, struct err *err)
         if (table->variants[v].skipped) continue;
         if (n_asked++ == 0) first = v;
         set_variant(&sweep->app->settings, &table->variants[v], true);
-        status = plan_variant(sweep, v, err);
+        status = plan_variant(sweep, v, &saved, err);
         restore(&sweep->app->settings, &saved);
     }
     if (!status && !sweep->n_lanes) status = err_set(err, ERR_USAGE, "%s", table->variants[first].skipped);
@@ -312,15 +341,35 @@ static bool is_coded(const struct sweep *sweep, size_t i)
     return false;
 }
 
+static enum status weigh_item(const struct sweep *sweep, struct stats_lookup *lookup, size_t i, const struct fold *fold, struct importance *out,
+                              struct err *err)
+{
+    const struct sweep_item *item = &sweep->items[i];
+    const enum status status = stats_importance_migrated(lookup, item->name, item->shape.n_matrices, item->shape.cols, fold ? fold->cols : NULL,
+                                                         fold ? fold->n_sets : 0, out, err);
+    if (!status && out->n_without == out->n_mat) importance_free(out);
+    return status;
+}
+
+static enum status open_importances(struct sweep *sweep, struct err *err)
+{
+    for (struct sweep_migration *at = sweep->migrations; at; at = at->next) {
+        at->importances = calloc(at->folds.n + 1, sizeof *at->importances);
+        if (!at->importances) return err_set(err, ERR_MEMORY, "out of memory");
+    }
+    return OK;
+}
+
 static enum status weigh(struct sweep *sweep, struct name_map *map, const struct stats_set *set, struct err *err)
 {
     struct stats_lookup *lookup = NULL;
     enum status status = stats_lookup_open(set, map, &lookup, err);
     for (size_t i = 0; i < sweep->n_items && !status; i++) {
-        struct sweep_item *item = &sweep->items[i];
+        const struct sweep_item *item = &sweep->items[i];
         if (!(item->wanted || item->observed) || !is_coded(sweep, i)) continue;
-        status = stats_importance(lookup, item->name, item->shape.n_matrices, item->shape.cols, &item->importance, err);
-        if (!status && item->importance.n_without == item->importance.n_mat) importance_free(&item->importance);
+        status = weigh_item(sweep, lookup, i, NULL, &sweep->items[i].importance, err);
+        for (struct sweep_migration *at = sweep->migrations; at && !status; at = at->next)
+            if (at->folds.of[i] && at->folds.of[i]->cols) status = weigh_item(sweep, lookup, i, at->folds.of[i], &at->importances[i], err);
     }
     stats_lookup_close(lookup);
     return status;
@@ -337,11 +386,23 @@ static enum status make_importance(struct sweep *sweep, struct err *err)
     if (!status) status = name_map_open(app->io, map_path, &map, err);
     free(map_path);
     if (!status) status = stats_open(app->io, settings_text(&app->settings, SET_IMATRIX), 0, &set, NULL, err);
+    if (!status) status = open_importances(sweep, err);
     if (!status) status = weigh(sweep, map, set, err);
     stats_close(set);
     name_map_close(map);
     sweep->table->weighted = true;
     return status;
+}
+
+/* Every cell's importance: that of its inputs as they are, or as its lane's factors leave them. */
+static void point_importance(struct sweep *sweep)
+{
+    for (size_t v = 0; v < sweep->n_lanes; v++)
+        for (size_t i = 0; i < sweep->n_items; i++) {
+            struct sweep_cell *cell = &sweep->lanes[v].cells[i];
+            const bool divided = cell->fold && cell->fold->cols && sweep->lanes[v].migration->importances;
+            cell->importance = divided ? &sweep->lanes[v].migration->importances[i] : &sweep->items[i].importance;
+        }
 }
 
 /* ---- all of it -------------------------------------------------------------------------------------------------------------------- */
@@ -352,7 +413,9 @@ enum status sweep_plan(struct sweep *sweep, struct err *err)
     if (status) return status;
     mark_observed(sweep);
     for (size_t i = 0; i < sweep->n_items && !status; i++) status = make_streams(sweep, i, err);
-    return status ? status : make_importance(sweep, err);
+    if (!status) status = make_importance(sweep, err);
+    point_importance(sweep);
+    return status;
 }
 
 static void free_lane(const struct sweep *sweep, struct sweep_lane *lane)
@@ -375,6 +438,7 @@ void sweep_plan_free(struct sweep *sweep)
 {
     for (size_t v = 0; v < sweep->n_lanes; v++) free_lane(sweep, &sweep->lanes[v]);
     for (size_t i = 0; i < sweep->n_items; i++) importance_free(&sweep->items[i].importance);
+    sweep_migrations_free(sweep);
     free(sweep->lanes);
     free(sweep->items);
     free(sweep->streams);

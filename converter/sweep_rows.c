@@ -48,13 +48,19 @@ static void finish_row(const struct sweep *sweep, const struct summing *summing,
     digest128_hex(&digest, row->hash);
 }
 
+/* The hash is the lane's own where it changes the tensor. */
+static const struct digest128 *hash_of(const struct sweep_item *item, const struct sweep_cell *cell)
+{
+    return cell->quant || cell->fold ? &cell->digest : &item->source_digest;
+}
+
 static void add_cell(const struct sweep_item *item, const struct sweep_cell *cell, uint64_t n_weights, bool hashed, struct summing *summing)
 {
     struct sweep_sums *sums = &summing->sums;
     summing->n_weights += n_weights;
     summing->plane_nbytes += cell->plane_nbytes;
     summing->hashed &= hashed;
-    digest_add(summing->hash, cell->quant ? &cell->digest : &item->source_digest, sizeof cell->digest);
+    digest_add(summing->hash, hash_of(item, cell), sizeof cell->digest);
     if (!cell->quant) return;
     summing->n_measured += cell->sums.measure.n;
     measure_add(&sums->measure, &cell->sums.measure);
@@ -88,7 +94,7 @@ static void tensor_row(const struct sweep *sweep, const struct sweep_lane *lane,
     };
     add_cell(item, cell, sweep->container->tensors[i].n_weights, is_hashed(sweep, i, cell), &summing);
     finish_row(sweep, &summing, 8 * cell->plane_nbytes, row);
-    if (summing.hashed) digest128_hex(cell->quant ? &cell->digest : &item->source_digest, row->hash);
+    if (summing.hashed) digest128_hex(hash_of(item, cell), row->hash);
 }
 
 /* A role's row, or with role NULL the total. */

@@ -5,7 +5,7 @@
  * Why this way: a cell is small, so that thousands of tensors by dozens of variants fit; what a plan says of a tensor beyond it is forgotten.
  * Corner cases: a tensor has one stream, and further ones where variants cut its long rows differently; the source itself counts as one more lane, whose
  * tiles are those of a kept tensor.
- * Reference: sweep.h. Worked number: 20 variants by 300 tensors: 6000 cells of 160 bytes.
+ * Reference: sweep.h. Worked number: 20 variants by 300 tensors: 6000 cells of 176 bytes.
  */
 #ifndef LLMQ_CONVERTER_SWEEP_RUN_H
 #define LLMQ_CONVERTER_SWEEP_RUN_H
@@ -22,6 +22,7 @@
 #include "converter/sweep.h"
 #include "layout/codec.h"
 #include "number/choose.h"
+#include "smoothquant/fold.h"
 
 /* What is summed of one tensor, or of one of its tiles. */
 struct sweep_sums {
@@ -38,6 +39,8 @@ struct sweep_cell {
     size_t fused_next; /* ring of tensors that share scales of matrices */
     uint32_t stream;
     bool spans, heeds;
+    const struct fold *fold; /* what migration multiplies it by; NULL: nothing */
+    const struct importance *importance; /* of its inputs as the lane has them; n_mat 0: none */
     struct sweep_sums sums;
     struct digest128 digest;
 };
@@ -56,6 +59,13 @@ struct sweep_quant {
     struct sweep_quant *next;
 };
 
+/* The factors of all tensors, of one lane or of several that came to the same. */
+struct sweep_migration {
+    struct folds folds;
+    struct importance *importances; /* a tensor each, of inputs that are divided by its factors; NULL: there are no statistics. Owned */
+    struct sweep_migration *next;
+};
+
 /* What an eval text said of a lane. */
 struct sweep_judged {
     bool done;
@@ -65,6 +75,7 @@ struct sweep_judged {
 struct sweep_lane {
     size_t variant;
     struct sweep_cell *cells; /* one a tensor */
+    struct sweep_migration *migration; /* NULL: none; not owned */
     struct sweep_quant *quants;
     struct group_scale **given; /* per tensor, while it is worked on: scales of groups over several tiles */
     float **tensor_scales;
@@ -100,11 +111,13 @@ struct sweep_part {
     struct sweep_sums sums;
     struct digest128 digest;
     struct codec_fault fault;
+    bool infinite; /* the fault: a kept number becomes too large for its type when it is migrated */
 };
 
 struct sweep_worker {
     uint8_t *source, *planes;
     float *x, *y;
+    float *migrated; /* the tile as the lane that is worked on has it */
     float *decoded; /* where decoded weights of a tile go, rows n_cols apart; NULL: nowhere */
     struct codec_scratch scratch;
     struct sweep_part *parts; /* one a lane */
@@ -134,6 +147,9 @@ struct sweep {
     uint64_t max_ram;
     unsigned n_workers;
     struct sweep_worker *workers;
+    struct sweep_migration *migrations; /* all that differ */
+    uint64_t migrated_tile_nbytes; /* largest tile of a migrated tensor in f32 */
+    uint64_t scan_nbytes; /* read while the variants were planned */
     /* largest of any stream and lane */
     uint64_t source_tile_nbytes, planes_tile_nbytes, tile_weights, unit_nbytes;
     size_t scratch_weights;
@@ -154,6 +170,8 @@ struct sweep {
 
 /* ---- sweep_variants.c: the variants of table, those that make no sense with the reason ---- */
 enum status sweep_variants_make(struct app *app, const struct sweep_spec *spec, struct sweep_table *table, struct err *err);
+bool sweep_heeds(const struct sweep_variant *variant,
+                 enum setting_id id); /* false for options of migration, or of its search, that it has no use for */
 
 /* ---- sweep_plan.c: items, streams, lanes and cells from the plan of each variant; the memory ---- */
 enum status sweep_plan(struct sweep *sweep, struct err *err);
@@ -163,6 +181,20 @@ void sweep_plan_free(struct sweep *sweep);
 uint64_t sweep_tile(const struct sweep *sweep, const struct sweep_stream *stream, uint64_t k);
 bool sweep_whole(const struct sweep *sweep, const struct sweep_stream *stream); /* nothing is left out */
 enum status sweep_skip(struct sweep_variant *variant, const char *reason, struct err *err);
+
+/* ---- sweep_migrate.c: factors of lanes, and what is multiplied by them ---- */
+/* Takes the factors from the plan, unless some lane has the same; *out NULL: the plan migrates nothing. */
+enum status sweep_migration_take(struct sweep *sweep, struct plan *plan, struct sweep_migration **out, struct err *err);
+void sweep_migrations_free(struct sweep *sweep);
+uint64_t sweep_migrations_nbytes(const struct sweep *sweep); /* memory of all factors and of their importance */
+uint64_t sweep_migrated_nbytes(const struct sweep *sweep); /* of a worker's tile */
+/* The tile x of place as a lane with this fold sees it: x itself without one, else a copy in worker->migrated. */
+const float *sweep_migrate(const struct fold *fold, const struct tile *place, const float *x, const struct sweep_worker *worker);
+/* Digest of the tile of a kept tensor, which stands in worker->source, as it is written; false: a finite number becomes infinite. */
+bool sweep_migrate_kept(const struct sweep *sweep, size_t item, const struct fold *fold, const struct tile *place, struct sweep_worker *worker,
+                        struct digest128 *digest);
+/* n numbers as a dtype that can narrow holds them. */
+void sweep_migrate_rounded(const struct dtype *dtype, float *x, uint64_t n);
 
 /* ---- sweep_observe.c: scales of groups over several tiles, and of matrices ---- */
 /* Observes the tensors of a unit (tensor first and all that share scales with it in some lane) for all lanes. */

@@ -6,7 +6,7 @@
  *
  * Why this way: lines are only appended, each with its checksum, so that whatever a kill or a crash leaves is the beginning of a good file; numbers
  * are bits, so that what goes on is the same to the last one. IDENTITY is a digest of the variants, the options that matter, names and shapes, and
- * size and time of every input file.
+ * size and time of every input file, statistics included.
  * Corner cases: a last line that is cut off is overwritten; a file of other settings or of another model is begun anew, but refused with --resume;
  * two runs on one file: the second is refused.
  * Reference: SWEEP.md. Worked number: a lane that is lossless: all sums of d are 0000000000000000.
@@ -47,6 +47,15 @@ static void add_files(struct digest_stream *stream, const struct container *cont
     }
 }
 
+/* Size and time of a file that an option names; "gain" is none. */
+static void add_named_file(struct digest_stream *stream, const struct app *app, enum setting_id id)
+{
+    struct stat st;
+    if (!settings_given(&app->settings, id) || app->io->stat(settings_text(&app->settings, id), &st) != 0) return;
+    const uint64_t facts[] = { (uint64_t)st.st_size, (uint64_t)st.st_mtim.tv_sec, (uint64_t)st.st_mtim.tv_nsec };
+    digest_add(stream, facts, sizeof facts);
+}
+
 /* Options that change what a lane does beyond the text of its variant. */
 static void add_settings(struct digest_stream *stream, const struct settings *settings)
 {
@@ -72,14 +81,17 @@ static void add_text(struct digest_stream *stream, const struct sweep *sweep)
 
 static enum status identify(const struct sweep *sweep, char hex[DIGEST128_HEX], struct err *err)
 {
+    static const enum setting_id files[] = { SET_SMOOTH, SET_SMOOTH_MAP, SET_IMATRIX };
     struct digest_stream *stream = digest_open();
     if (!stream) return err_set(err, ERR_MEMORY, "out of memory");
     add_str(stream, LLMQ_VERSION_TEXT);
     for (size_t v = 0; v < sweep->n_lanes; v++) {
         add_str(stream, sweep->table->variants[sweep->lanes[v].variant].settings);
+        add_str(stream, sweep->table->variants[sweep->lanes[v].variant].alpha_text);
         digest_add(stream, &sweep->table->variants[sweep->lanes[v].variant].alpha, sizeof(double));
     }
     add_settings(stream, &sweep->app->settings);
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) add_named_file(stream, sweep->app, files[i]);
     add_files(stream, sweep->container);
     for (size_t i = 0; i < sweep->n_items; i++) {
         add_str(stream, sweep->items[i].name);

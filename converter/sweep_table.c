@@ -16,6 +16,7 @@ static void free_variant(struct sweep_variant *variant)
     free(variant->format);
     free(variant->group_size);
     free(variant->scale_rule);
+    free(variant->alpha_text);
     free(variant->settings);
     free(variant->skipped);
 }

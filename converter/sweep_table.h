@@ -30,7 +30,8 @@ struct sweep_variant {
     char *format; /* "int4", or with inline parameters as the user wrote them */
     char *group_size; /* "64", "channel", "tensor", "128x128"; of a format that is skipped the one asked for */
     char *scale_rule; /* "mse" */
-    double alpha; /* of smoothing; 0: none */
+    double alpha; /* of migration; 0: none; NaN: the text says it */
+    char *alpha_text; /* as --alpha takes it: "0.3", "auto"; "default": as without --alpha; NULL: the number says it */
     char *settings; /* the options that convert needs for the same bytes: "--format int4 --group-size 64 --scale-rule mse" */
     char *skipped; /* why there are no rows; NULL: there are */
     size_t first_row, n_rows;

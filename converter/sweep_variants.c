@@ -4,7 +4,7 @@
  *
  * Why this way: quant_parse is what convert asks too, and its sentence is the reason.
  * Corner cases: commas inside inline parameters (int4:group=64,scale=f16) do not end an entry, for what follows has '=' and no ':'; a combination that
- * comes to the same as an earlier one is skipped as such; a word that is no format, rule or group size at all is an error.
+ * comes to the same as an earlier one is skipped as such; strength 0 is a variant without migration; a word that is no format, rule or group size at all is an error.
  * Reference: sweep.h. Worked number: 5 formats x 4 group sizes: 20 variants.
  */
 #include <math.h>
@@ -94,13 +94,53 @@ static enum status check_words(const struct list *formats, const struct list *gr
     return OK;
 }
 
-static enum status read_alpha(const char *text, double *alpha, struct err *err)
+/* A strength of migration. */
+struct strength {
+    double alpha; /* 0: no migration; NaN: text is a word */
+    const char *text; /* as --alpha takes it, or "default"; NULL: no migration */
+};
+
+/* text NULL: without --alphas. */
+static enum status read_strength(const struct settings *settings, const char *text, struct strength *strength, struct err *err)
 {
+    const bool smooth = settings_given(settings, SET_SMOOTH);
     char *end = NULL;
-    *alpha = text ? strtod(text, &end) : 0.0;
-    if (text && (strspn(text, "0123456789.") != strlen(text) || *end || !(*alpha >= 0.0 && *alpha <= 1.0)))
-        return err_set(err, ERR_USAGE, "--alphas '%s' is no number from 0 to 1", text);
-    if (*alpha > 0.0) return err_set(err, ERR_USAGE, "--alphas '%s' needs --smooth", text);
+    *strength = (struct strength){ 0.0, NULL };
+    if (!text && !smooth) return OK;
+    if (!text || strcmp(text, "auto") == 0) {
+        *strength = (struct strength){ (double)NAN, text ? text : "default" };
+    } else {
+        const double alpha = strtod(text, &end);
+        if (strspn(text, "0123456789.") != strlen(text) || *end || !(alpha >= 0.0 && alpha <= 1.0))
+            return err_set(err, ERR_USAGE, "--alphas '%s' is neither a number from 0 to 1 nor auto", text);
+        if (alpha > 0.0) *strength = (struct strength){ alpha, text };
+    }
+    return strength->text && !smooth ? err_set(err, ERR_USAGE, "--alphas '%s' needs --smooth", text) : OK;
+}
+
+static bool is_search(enum setting_id id)
+{
+    static const enum setting_id searches[] = { SET_SHARED_CRITERION, SET_ALPHA_MIN,    SET_ALPHA_MAX,    SET_ALPHA_STEP,
+                                                SET_INIT_ALPHA,       SET_DO_BLOCKWISE, SET_SMOOTH_REFINE };
+    for (size_t i = 0; i < sizeof searches / sizeof searches[0]; i++)
+        if (searches[i] == id) return true;
+    return false;
+}
+
+bool sweep_heeds(const struct sweep_variant *variant, enum setting_id id)
+{
+    if (id < SET_SMOOTH || id > SET_SMOOTH_MAP) return true;
+    return variant->alpha_text && (isnan(variant->alpha) || !is_search(id));
+}
+
+/* Options of a search that no strength has. */
+static enum status check_searches(const struct settings *settings, const struct list *alphas, struct err *err)
+{
+    for (size_t i = 0; i < alphas->n; i++)
+        if (!alphas->words[i] || strcmp(alphas->words[i], "auto") == 0) return OK;
+    for (size_t id = 0; id < SET_COUNT; id++)
+        if (is_search((enum setting_id)id) && settings_given(settings, (enum setting_id)id))
+            return err_set(err, ERR_USAGE, "--%s needs auto among the --alphas: nothing is searched", settings_table[id].name);
     return OK;
 }
 
@@ -134,23 +174,47 @@ struct making {
     struct quant *quants; /* of each variant that is not skipped */
 };
 
+/* A word as a shell takes it. */
+static void add_word(struct text *text, const char *word)
+{
+    if (*word && strspn(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+=:,/@%") == strlen(word)) {
+        text_add(text, " %s", word);
+        return;
+    }
+    text_add(text, " '");
+    for (const char *at = word; *at; at++) text_add(text, *at == '\'' ? "'\\''" : "%c", *at);
+    text_add(text, "'");
+}
+
+static void add_option(const struct settings *settings, enum setting_id id, struct text *text)
+{
+    if (!settings_given(settings, id)) return;
+    text_add(text, " --%s", settings_table[id].name);
+    if (settings_table[id].type != SETTING_FLAG) add_word(text, settings_text(settings, id));
+}
+
 /* The options that give the same bytes; a format of blocks takes no group size. */
-static void settings_text_of(const struct settings *settings, const char *format, const char *group, const char *rule, struct text *text)
+static void settings_text_of(const struct settings *settings, const struct sweep_variant *variant, const char *format, const char *group,
+                             const char *rule, struct text *text)
 {
     static const enum setting_id further[] = { SET_SCALE_DTYPE, SET_PERCENTILE, SET_ROUNDING, SET_HALF_RANGE,
                                                SET_NVFP4_SCALE, SET_NONFINITE,  SET_IMATRIX };
     text_add(text, "--format %s", format);
     if (group) text_add(text, " --group-size %s", group);
     if (rule) text_add(text, " --scale-rule %s", rule);
-    for (size_t i = 0; i < sizeof further / sizeof further[0]; i++)
-        if (settings_given(settings, further[i])) text_add(text, " --%s %s", settings_table[further[i]].name, settings_text(settings, further[i]));
+    for (size_t i = 0; i < sizeof further / sizeof further[0]; i++) add_option(settings, further[i], text);
+    if (!variant->alpha_text) return;
+    add_option(settings, SET_SMOOTH, text);
+    if (strcmp(variant->alpha_text, "default") != 0) text_add(text, " --alpha %s", variant->alpha_text);
+    for (int id = SET_SMOOTH + 1; id <= SET_SMOOTH_MAP; id++)
+        if (id != SET_ALPHA && sweep_heeds(variant, (enum setting_id)id)) add_option(settings, (enum setting_id)id, text);
 }
 
 static enum status name_variant(const struct settings *settings, struct sweep_variant *variant, const char *format, const char *group, bool blocks,
                                 const char *rule, struct err *err)
 {
     struct text text = text_make(1u << 16);
-    settings_text_of(settings, format, blocks ? NULL : group, rule, &text);
+    settings_text_of(settings, variant, format, blocks ? NULL : group, rule, &text);
     variant->format = strdup(format);
     variant->group_size = strdup(group ? group : "default");
     variant->scale_rule = strdup(rule ? rule : "default");
@@ -160,23 +224,29 @@ static enum status name_variant(const struct settings *settings, struct sweep_va
     return OK;
 }
 
+static bool same_strength(const struct sweep_variant *a, const struct sweep_variant *b)
+{
+    if (isnan(a->alpha) || isnan(b->alpha)) return isnan(a->alpha) && isnan(b->alpha) && strcmp(a->alpha_text, b->alpha_text) == 0;
+    return !(a->alpha < b->alpha || a->alpha > b->alpha);
+}
+
 static enum status skip_double(const struct making *making, size_t number, struct err *err)
 {
     struct sweep_table *table = making->table;
     char reason[300];
     for (size_t i = 0; i < number; i++) {
         const struct sweep_variant *earlier = &table->variants[i];
-        if (earlier->skipped || earlier->alpha < table->variants[number].alpha || earlier->alpha > table->variants[number].alpha ||
-            !same_quant(&making->quants[i], &making->quants[number]))
+        if (earlier->skipped || !same_strength(earlier, &table->variants[number]) || !same_quant(&making->quants[i], &making->quants[number]))
             continue;
-        snprintf(reason, sizeof reason, "the same as %s, group size %s, scale rule %s, which is there already", earlier->format, earlier->group_size,
-                 earlier->scale_rule);
+        snprintf(reason, sizeof reason, "the same as %s, group size %s, scale rule %s%s%s, which is there already", earlier->format,
+                 earlier->group_size, earlier->scale_rule, earlier->alpha_text ? ", alpha " : "", earlier->alpha_text ? earlier->alpha_text : "");
         return sweep_skip(&table->variants[number], reason, err);
     }
     return OK;
 }
 
-static enum status add_variant(struct making *making, const char *format, const char *group, const char *rule, double alpha, struct err *err)
+static enum status add_variant(struct making *making, const char *format, const char *group, const char *rule, const char *strength_text,
+                               struct err *err)
 {
     const struct settings *settings = &making->app->settings;
     struct sweep_table *table = making->table;
@@ -192,7 +262,11 @@ static enum status add_variant(struct making *making, const char *format, const 
                                          .percentile = settings->values[SET_PERCENTILE] };
     struct err why = { OK, "" };
     char text[16];
-    variant->alpha = alpha;
+    struct strength strength;
+    if (read_strength(settings, strength_text, &strength, err) != OK) return err->code;
+    variant->alpha = strength.alpha;
+    variant->alpha_text = strength.text ? strdup(strength.text) : NULL;
+    if (strength.text && !variant->alpha_text) return err_set(err, ERR_MEMORY, "out of memory");
     if (quant_parse(format, &params, quant, &why) != OK) {
         enum status status = name_variant(settings, variant, format, group, false, rule, err);
         return status ? status : sweep_skip(variant, why.text, err);
@@ -216,11 +290,8 @@ static enum status combine(struct making *making, const struct list lists[4], st
     for (size_t f = 0; f < lists[0].n && !status; f++)
         for (size_t g = 0; g < lists[1].n && !status; g++)
             for (size_t r = 0; r < lists[2].n && !status; r++)
-                for (size_t a = 0; a < lists[3].n && !status; a++) {
-                    double alpha;
-                    status = read_alpha(lists[3].words[a], &alpha, err);
-                    if (!status) status = add_variant(making, lists[0].words[f], lists[1].words[g], lists[2].words[r], alpha, err);
-                }
+                for (size_t a = 0; a < lists[3].n && !status; a++)
+                    status = add_variant(making, lists[0].words[f], lists[1].words[g], lists[2].words[r], lists[3].words[a], err);
     return status;
 }
 
@@ -234,6 +305,7 @@ enum status sweep_variants_make(struct app *app, const struct sweep_spec *spec, 
     if (!status) status = list_read("scale-rules", spec->scale_rules, &lists[2], err);
     if (!status) status = list_read("alphas", spec->alphas, &lists[3], err);
     if (!status) status = check_words(&lists[0], &lists[1], &lists[2], err);
+    if (!status) status = check_searches(&app->settings, &lists[3], err);
     const size_t n = lists[0].n * lists[1].n * lists[2].n * lists[3].n;
     if (!status && n > VARIANTS_MAX) status = err_set(err, ERR_USAGE, "%zu combinations are more than %d", n, VARIANTS_MAX);
     if (!status) {

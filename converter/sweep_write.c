@@ -97,7 +97,7 @@ ROW_NUMBER(kl, line->row->kl)
 
 static struct value get_alpha(const struct line *line)
 {
-    return number_value(line->variant->alpha);
+    return isnan(line->variant->alpha) ? text_value(line->variant->alpha_text) : number_value(line->variant->alpha);
 }
 
 static struct value get_layer(const struct line *line)
@@ -291,12 +291,26 @@ enum status sweep_write_json(struct sweep_sink *sink, const struct sweep_table *
 
 /* ---- for people ---------------------------------------------------------------------------------------------------------------------- */
 
+static bool has_alpha(const struct sweep_table *table)
+{
+    for (size_t v = 0; v < table->n_variants; v++)
+        if (table->variants[v].alpha_text) return true;
+    return false;
+}
+
+/* "0" where the variant does not migrate. */
+static void print_names(FILE *out, const struct sweep_table *table, const struct sweep_variant *variant)
+{
+    fprintf(out, "  %-20s %-8s %-13s", variant->format, variant->group_size, variant->scale_rule);
+    if (has_alpha(table)) fprintf(out, " %-7s", variant->alpha_text ? variant->alpha_text : "0");
+}
+
 static void print_total(FILE *out, const struct sweep_table *table, const struct sweep_variant *variant)
 {
     const struct sweep_row *row = &table->rows[variant->first_row + variant->n_rows - 1];
     char db[16], weighed[16];
-    fprintf(out, "  %-20s %-8s %-13s %9.4f %8s %12.5g %8s", variant->format, variant->group_size, variant->scale_rule, row->bpw,
-            show_db(row->sqnr_db, db), row->mse, isnan(row->wsqnr_db) ? "" : show_db(row->wsqnr_db, weighed));
+    print_names(out, table, variant);
+    fprintf(out, " %9.4f %8s %12.5g %8s", row->bpw, show_db(row->sqnr_db, db), row->mse, isnan(row->wsqnr_db) ? "" : show_db(row->wsqnr_db, weighed));
     if (isnan(row->clipped)) fprintf(out, " %9s", "");
     else fprintf(out, " %8.3f%%", 100.0 * row->clipped);
     if (!isnan(row->perplexity)) fprintf(out, " %10.4f %10.5f", row->perplexity, row->kl);
@@ -308,16 +322,17 @@ void sweep_print(FILE *out, const struct sweep_table *table)
     size_t n_skipped = 0;
     fprintf(out, "%s: bits a weight of the whole file, error over the quantised weights%s\n", table->model,
             table->sample < 1.0 ? " (of a sample)" : "");
-    fprintf(out, "  %-20s %-8s %-13s %9s %8s %12s %8s %9s%s\n", "format", "group", "scale rule", "bits/w", "SQNR dB", "MSE", "weighed", "clipped",
-            *table->reference_name ? " perplexity         KL" : "");
+    fprintf(out, "  %-20s %-8s %-13s%s %9s %8s %12s %8s %9s%s\n", "format", "group", "scale rule", has_alpha(table) ? " alpha  " : "", "bits/w",
+            "SQNR dB", "MSE", "weighed", "clipped", *table->reference_name ? " perplexity         KL" : "");
     for (size_t v = 0; v < table->n_variants; v++) {
         n_skipped += table->variants[v].skipped != NULL;
         if (!table->variants[v].skipped) print_total(out, table, &table->variants[v]);
     }
     for (size_t v = 0; v < table->n_variants; v++)
-        if (table->variants[v].skipped)
-            fprintf(out, "  %-20s %-8s %-13s skipped: %s\n", table->variants[v].format, table->variants[v].group_size, table->variants[v].scale_rule,
-                    table->variants[v].skipped);
+        if (table->variants[v].skipped) {
+            print_names(out, table, &table->variants[v]);
+            fprintf(out, " skipped: %s\n", table->variants[v].skipped);
+        }
     if (!isnan(table->reference_perplexity)) fprintf(out, "perplexity of the model as it was read: %.4f\n", table->reference_perplexity);
     fprintf(out, "%zu variants in %.2f s\n", table->n_variants - n_skipped, table->seconds);
 }
