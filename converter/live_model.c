@@ -32,6 +32,15 @@ void live_model_close(struct live_model *live)
     *live = (struct live_model){ 0 };
 }
 
+/* A tokenizer may know more tokens than the model has. */
+static enum status check_ids(const struct token_docs *docs, size_t vocab, struct err *err)
+{
+    for (uint64_t i = 0; i < docs->starts[docs->n_docs]; i++)
+        if ((size_t)docs->ids[i] >= vocab)
+            return err_set(err, ERR_DATA, "the tokenizer makes token %d, the model has %zu", (int)docs->ids[i], vocab);
+    return OK;
+}
+
 static enum status read_text(const struct app *app, const struct live_model *live, const char *path, struct token_docs *docs, size_t *n_lead,
                              struct err *err)
 {
@@ -40,6 +49,7 @@ static enum status read_text(const struct app *app, const struct live_model *liv
     enum status status = tokenizer_of_container(live->container, &tokenizer, err);
     if (status == OK) status = tokenizer_encode(tokenizer, "", 0, true, &lead, n_lead, err);
     if (status == OK) status = tokens_read_text(app->io, path, tokenizer, docs, err);
+    if (status == OK) status = check_ids(docs, live->model->vocab, err);
     free(lead);
     tokenizer_close(tokenizer);
     return status;

@@ -154,8 +154,8 @@ static struct sweep_table small_table(struct sweep_variant variants[2], struct s
     const double nan_ = (double)NAN;
     static char first[4][40] = { "int4:group=64,scale=f16", "64", "absmax", "--format int4" };
     static char second[5][40] = { "mxfp4", "channel", "default", "--format mxfp4", "no \"channel\", no" };
-    variants[0] = (struct sweep_variant){ first[0], first[1], first[2], 0.0, first[3], NULL, 0, 2 };
-    variants[1] = (struct sweep_variant){ second[0], second[1], second[2], 0.5, second[3], second[4], 0, 0 };
+    variants[0] = (struct sweep_variant){ first[0], first[1], first[2], 0.0, NULL, first[3], NULL, 0, 2 };
+    variants[1] = (struct sweep_variant){ second[0], second[1], second[2], 0.5, NULL, second[3], second[4], 0, 0 };
     rows[0] = (struct sweep_row){ .scope = SWEEP_TENSOR,
                                   .name = "a,\"b\"\n",
                                   .role = "down",

@@ -4,6 +4,7 @@ Worked number: documents of 9, 2 and 14 tokens in windows of 8: windows of 8, 1,
 """
 import json
 import os
+import shutil
 import signal
 import struct
 import unittest
@@ -289,6 +290,17 @@ class Runs(CalibrateTest):
         self.folder(case)
         result = self.llmq(*base, "--tokens", "ids.txt", "--force")
         self.assertEqual(result.code, 1, str(result))
+
+    def test_a_tokenizer_of_another_model(self):
+        """A token that the model does not have is refused before the pass."""
+        folder = self.path("other")
+        shutil.copytree(TINY, folder)
+        with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as file:
+            tokenizer = json.load(file)
+        tokenizer["model"]["vocab"]["e"] = 99999
+        write_bytes(os.path.join(folder, "tokenizer.json"), json.dumps(tokenizer).encode())
+        write_bytes(self.path("t.txt"), b"here")
+        self.check_refusal(self.llmq("calibrate", "--in", folder, "--text", "t.txt", "--out", "s.safetensors"), 1, "calibrate", "99999")
 
     def test_damaged_models(self):
         """A missing or misshapen weight, and a configuration that contradicts itself, are refused by name."""
