@@ -341,4 +341,138 @@ def gpt_oss(c, w, tokens):
     return head_of(w, rms(x, w["model.norm.weight"]))
 
 
-FORWARD = {f.__name__: f for f in (llama, gemma, phi3, opt, gpt2, bloom, gpt_neox, falcon, starcoder2, olmo2, mixtral, qwen_moe, deepseek, gpt_oss)}
+def parallel(c, w, tokens):
+    p, attn, mlp, gate, out, norm, embed, last = c["places"]
+    n, kv, kind = c["num_attention_heads"], c["num_key_value_heads"], c["kind"]
+    hd, x = c["hidden_size"] // n, w[embed + ".weight"][tokens]
+    for i in range(c["num_hidden_layers"]):
+        q = p.format(i)
+        y = layer_norm(x, w[q + norm + ".weight"], w.get(q + norm + ".bias", 0.0))
+        a, k, v = (heads(linear(w, q + attn + name, y), hd) for name in ("q_proj", "k_proj", "v_proj"))
+        part = hd if kind == "cohere" else hd // 2
+        z = linear(w, q + attn + out, attend(rotate(a, n=part), rotate(k, n=part), v, hd**-0.5))
+        fc = ("fc1", "fc2") if kind == "phi2" else ("fc_in", "fc_out")
+        x = x + z + (gated(w, q + mlp, y) if gate else linear(w, q + mlp + fc[1], gelu_tanh(linear(w, q + mlp + fc[0], y))))
+    return head_of(w, layer_norm(x, w[last + ".weight"], w.get(last + ".bias", 0.0)), embed + ".weight")
+
+
+def fused(c, w, tokens):
+    kind, n, kv, hd, layers, P = c["fused"]
+    x = w[P[5] + ".weight"][tokens]
+    if kind == "bigcode":
+        x = x + w["transformer.wpe.weight"][np.arange(len(x))]
+
+    def norm(name, y):
+        if kind in ("mpt", "bigcode", "dbrx"):
+            return layer_norm(y, w[name + ".weight"], w.get(name + ".bias", 0.0))
+        return rms(y, w[name + ".weight"])
+
+    for i in range(layers):
+        p, norm1, qkv, o, norm2 = [P[0].format(i) + (name if k else "") for k, name in enumerate(P[:5])]
+        y = linear(w, qkv, norm(norm1, x))
+        if kind == "internlm2":
+            y = y.reshape(len(x), kv, n // kv + 2, hd)
+            q, k, v = y[:, :, :-2].reshape(len(x), n, hd), y[:, :, -2], y[:, :, -1]
+        else:
+            q, k, v = (heads(part, hd) for part in np.split(y, [n * hd, (n + kv) * hd], 1))
+        if kind == "mpt":
+            z = attend(q, k, v, hd**-0.5, slopes=2.0**(-8.0 * np.arange(1, n + 1) / n))
+        else:
+            z = attend(q, k, v, hd**-0.5) if kind == "bigcode" else attend(rotate(q), rotate(k), v, hd**-0.5)
+        x = x + linear(w, o, z)
+        y = norm(norm2, x)
+        if kind in ("mpt", "bigcode"):
+            up, down = ("ffn.up_proj", "ffn.down_proj") if kind == "mpt" else ("mlp.c_fc", "mlp.c_proj")
+            x = x + linear(w, p + down, gelu(linear(w, p + up, y)))
+        elif kind == "chatglm":
+            gate, up = np.split(linear(w, p + "mlp.dense_h_to_4h", y), 2, 1)
+            x = x + linear(w, p + "mlp.dense_4h_to_h", silu(gate) * up)
+        elif kind == "dbrx":
+            e, f = p + "ffn.experts.mlp.", c["ffn_config"]["ffn_hidden_size"]
+            run = (lambda k, t: (silu(t @ w[e + "w1"][k * f:k * f + f].T) * (t @ w[e + "v1"][k * f:k * f + f].T)) @ w[e + "w2"][k * f:k * f + f])
+            x = x + routed(y, softmax(linear(w, p + "ffn.router.layer", y)), 2, run, True)
+        else:
+            x = x + gated(w, p, y, names=("feed_forward.w1", "feed_forward.w3", "feed_forward.w2") if kind == "internlm2" else ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"))
+    head = {"internlm2": "output.weight", "chatglm": "transformer.output_layer.weight"}.get(kind, "lm_head.weight")
+    return head_of(w, norm(P[6], x), P[5] + ".weight", head)
+
+
+def stacked(c, w, tokens):
+    x = w["model.embed_tokens.weight"][tokens]
+    for i in range(c["num_hidden_layers"]):
+        p = f"model.layers.{i}."
+        x = x + self_attention(c, w, p + "self_attn.", rms(x, w[p + "input_layernorm.weight"]))
+        y, ffn = rms(x, w[p + "post_attention_layernorm.weight"]), c["intermediate_size"]
+        if c["kind"] == "llama4":  # the score of the one expert multiplies its input
+            f = p + "feed_forward."
+            scores = linear(w, f + "router", y)
+            z = gated(w, f + "shared_expert.", y)
+            for t in range(len(x)):
+                e = int(np.argmax(scores[t]))
+                both = y[t] / (1.0 + np.exp(-scores[t, e])) @ w[f + "experts.gate_up_proj"][e]
+                z[t] += (silu(both[:ffn]) * both[ffn:]) @ w[f + "experts.down_proj"][e]
+        else:
+            f = p + "block_sparse_moe."
+            scores = linear(w, f + "router.layer", y)
+            best = np.sort(scores, 1)[:, -2:].min(1, keepdims=True)
+
+            def run(e, t):
+                both = t @ w[f + "input_linear.weight"][e].T
+                return (silu(both[:, :ffn]) * both[:, ffn:]) @ w[f + "output_linear.weight"][e].T
+
+            z = routed(y, softmax(np.where(scores >= best, scores, -np.inf)), 2, run, False)
+        x = x + z
+    return head_of(w, rms(x, w["model.norm.weight"]))
+
+
+def qwen3_next(c, w, tokens):
+    def norm(name, y):
+        return rms(y, 1.0 + w[name + ".weight"])
+
+    x, hd = w["model.embed_tokens.weight"][tokens], c["head_dim"]
+    kh, vh, kd, vd = c["linear_num_key_heads"], c["linear_num_value_heads"], c["linear_key_head_dim"], c["linear_value_head_dim"]
+    for i in range(c["num_hidden_layers"]):
+        p = f"model.layers.{i}."
+        y = norm(p + "input_layernorm", x)
+        if c["layer_types"][i] == "linear_attention":  # a plain decaying state stands for the delta rule: what matters is what reads what
+            a = p + "linear_attn."
+            parts = linear(w, a + "in_proj_qkvz", y)
+            q, k, v, z = np.split(parts, np.cumsum([kh * kd, kh * kd, vh * vd]), 1)
+            beta, decay = np.split(linear(w, a + "in_proj_ba", y), 2, 1)
+            mixed = np.concatenate([q, k, v], 1)
+            mixed = silu(sum(np.concatenate([np.zeros((3 - j, mixed.shape[1])), mixed])[:len(x)] * w[a + "conv1d.weight"][:, 0, j] for j in range(4)))
+            q, k, v = (heads(t, d) for t, d in zip(np.split(mixed, [kh * kd, 2 * kh * kd], 1), (kd, kd, vd)))
+            out, state = np.zeros((len(x), vh, vd)), np.zeros((vh, kd, vd))
+            for t in range(len(x)):
+                g = np.exp(-np.exp(w[a + "A_log"]) * np.log1p(np.exp(decay[t] + w[a + "dt_bias"])))
+                for h in range(vh):
+                    state[h] = state[h] * g[h] + np.outer(k[t, h // (vh // kh)], v[t, h]) / (1.0 + np.exp(-beta[t, h]))
+                    out[t, h] = q[t, h // (vh // kh)] @ state[h]
+            y = rms(out, w[a + "norm.weight"]) * silu(heads(z, vd))
+            x = x + linear(w, a + "out_proj", y.reshape(len(x), -1))
+        else:
+            a = p + "self_attn."
+            q, gate = np.split(linear(w, a + "q_proj", y).reshape(len(x), -1, 2 * hd), 2, 2)
+            k, v = (heads(linear(w, a + n, y), hd) for n in ("k_proj", "v_proj"))
+            z = attend(rotate(norm(a + "q_norm", q)), rotate(norm(a + "k_norm", k)), v, hd**-0.5)
+            x = x + linear(w, a + "o_proj", z / (1.0 + np.exp(-gate.reshape(len(x), -1))))
+        y, moe = norm(p + "post_attention_layernorm", x), p + "mlp."
+        z = routed(y, softmax(linear(w, moe + "gate", y)), 2, lambda e, t: gated(w, f"{moe}experts.{e}.", t), True)
+        x = x + z + gated(w, moe + "shared_expert.", y) / (1.0 + np.exp(-linear(w, moe + "shared_expert_gate", y)))
+    return head_of(w, norm("model.norm", x))
+
+
+def bitnet(c, w, tokens):
+    x, hd = w["model.embed_tokens.weight"][tokens], c["hidden_size"] // c["num_attention_heads"]
+    for i in range(c["num_hidden_layers"]):
+        p = f"model.layers.{i}."
+        a, y = p + "self_attn.", rms(x, w[p + "input_layernorm.weight"])
+        q, k, v = (heads(linear(w, a + n, y), hd) for n in ("q_proj", "k_proj", "v_proj"))
+        x = x + linear(w, a + "o_proj", rms(attend(rotate(q), rotate(k), v, hd**-0.5), w[a + "attn_sub_norm.weight"]))
+        y = rms(x, w[p + "post_attention_layernorm.weight"])
+        z = np.maximum(linear(w, p + "mlp.gate_proj", y), 0.0)**2 * linear(w, p + "mlp.up_proj", y)
+        x = x + linear(w, p + "mlp.down_proj", rms(z, w[p + "mlp.ffn_sub_norm.weight"]))
+    return head_of(w, rms(x, w["model.norm.weight"]))
+
+
+FORWARD = {f.__name__: f for f in (llama, gemma, phi3, opt, gpt2, bloom, gpt_neox, falcon, starcoder2, olmo2, mixtral, qwen_moe, deepseek, gpt_oss, parallel, fused, stacked, qwen3_next, bitnet)}

@@ -509,6 +509,212 @@ def gpt_oss(seed, heads=8, kv=2, hd=4, layers=2, experts=3, ffn=20):
     return m
 
 
+# ---- further ones --------------------------------------------------------------------------------------------------------------------
+
+
+def parallel(seed, kind, heads=8, kv=2, hd=4, ffn=40, layers=2):
+    """Attention and feed forward read one norm: Cohere, Phi-2, GPT-J, StableLM when it says so."""
+    hidden = heads * hd
+    names = {"cohere": ("CohereForCausalLM", "cohere"), "phi2": ("PhiForCausalLM", "phi"), "gptj": ("GPTJForCausalLM", "gptj"), "stablelm": ("StableLmForCausalLM", "stablelm")}[kind]
+    kv = heads if kind in ("phi2", "gptj") else kv
+    config = base_config(*names, hidden, layers, heads, kv, ffn, tie_word_embeddings=kind == "cohere")
+    if kind == "gptj":
+        config.update(n_embd=hidden, n_head=heads, n_layer=layers, n_inner=ffn, rotary_dim=4, activation_function="gelu_new", layer_norm_epsilon=1e-5)
+    config.update({"cohere": {"hidden_act": "silu", "logit_scale": 0.5, "layer_norm_eps": 1e-5}, "phi2": {"hidden_act": "gelu_new", "partial_rotary_factor": 0.5, "layer_norm_eps": 1e-5},
+                   "stablelm": {"hidden_act": "silu", "use_parallel_residual": True, "partial_rotary_factor": 0.5, "layer_norm_eps": 1e-5}, "gptj": {}}[kind])
+    m = Model("parallel", {**config, "kind": kind}, seed)
+    p, attn, mlp, gated = {"cohere": ("model.layers.{}.", "self_attn.", "mlp.", True), "stablelm": ("model.layers.{}.", "self_attn.", "mlp.", True), "phi2": ("model.layers.{}.", "self_attn.", "mlp.", False),
+                           "gptj": ("transformer.h.{}.", "attn.", "mlp.", False)}[kind]
+    out, norm, bias = {"cohere": ("o_proj", "input_layernorm", False), "stablelm": ("o_proj", "input_layernorm", False), "phi2": ("dense", "input_layernorm", True), "gptj": ("out_proj", "ln_1", False)}[kind]
+    embed, last = {"phi2": ("model.embed_tokens", "model.final_layernorm"), "gptj": ("transformer.wte", "transformer.ln_f")}.get(kind, ("model.embed_tokens", "model.norm"))
+    ends(m, hidden, embed + ".weight", last, norm_bias=kind != "cohere", tied=kind == "cohere")
+    for i in range(layers):
+        q = p.format(i)
+        m.norm(q + norm, hidden, kind != "cohere")
+        for name, n in (("q_proj", heads * hd), ("k_proj", kv * hd), ("v_proj", kv * hd)):
+            m.linear(q + attn + name, n, hidden, bias)
+        m.linear(q + attn + out, hidden, heads * hd, bias)
+        if gated:
+            expert(m, q + mlp, hidden, ffn)
+        else:
+            fc = ("fc1", "fc2") if kind == "phi2" else ("fc_in", "fc_out")
+            m.linear(q + mlp + fc[0], ffn, hidden, True)
+            m.linear(q + mlp + fc[1], hidden, ffn, True)
+        first = ["gate_proj", "up_proj"] if gated else [fc[0]]
+        m.group("N", q + norm, [q + norm], [q + attn + n for n in ("q_proj", "k_proj", "v_proj")] + [q + mlp + n for n in first])
+        value_group(m, q + attn + "v_proj", q + attn + out, heads, kv, hd)
+        if gated:
+            m.group("U", q + mlp + "up_proj", [q + mlp + "up_proj"], [q + mlp + "down_proj"])
+    m.config["places"] = (p, attn, mlp, gated, out, norm, embed, last)
+    return m
+
+
+def fused(seed, kind, heads=8, kv=2, hd=4, ffn=40, layers=2, experts=3):
+    """q, k and v in one matrix: MPT, BigCode, InternLM2, ChatGLM, Baichuan, DBRX."""
+    hidden = heads * hd
+    names = {"mpt": ("MPTForCausalLM", "mpt"), "bigcode": ("GPTBigCodeForCausalLM", "gpt_bigcode"), "internlm2": ("InternLM2ForCausalLM", "internlm2"), "chatglm": ("ChatGLMModel", "chatglm"),
+             "baichuan": ("BaichuanForCausalLM", "baichuan"), "dbrx": ("DbrxForCausalLM", "dbrx")}[kind]
+    kv = {"mpt": heads, "bigcode": 1, "baichuan": heads}.get(kind, kv)
+    config = base_config(*names, hidden, layers, heads, kv, ffn, tie_word_embeddings=False)
+    config.update({"mpt": {"d_model": hidden, "n_heads": heads, "n_layers": layers, "attn_config": {"alibi": True}, "no_bias": True},
+                   "bigcode": {"n_embd": hidden, "n_head": heads, "n_layer": layers, "n_inner": ffn, "multi_query": True, "activation_function": "gelu_pytorch_tanh"},
+                   "chatglm": {"num_layers": layers, "ffn_hidden_size": ffn, "multi_query_attention": True, "multi_query_group_num": kv, "kv_channels": hd, "padded_vocab_size": VOCAB, "add_qkv_bias": True},
+                   "dbrx": {"d_model": hidden, "n_heads": heads, "n_layers": layers, "attn_config": {"kv_n_heads": kv}, "ffn_config": {"ffn_hidden_size": ffn, "moe_num_experts": experts, "moe_top_k": 2}},
+                   }.get(kind, {"hidden_act": "silu"}))
+    for k in {"mpt": ("hidden_size", "num_attention_heads", "num_hidden_layers", "num_key_value_heads"), "dbrx": ("hidden_size", "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "intermediate_size"),
+              "bigcode": ("num_key_value_heads",), "chatglm": ("num_key_value_heads", "intermediate_size", "num_hidden_layers")}.get(kind, ()):
+        del config[k]
+    m = Model("fused", config, seed)
+    P = {"mpt": ("transformer.blocks.{}.", "norm_1", "attn.Wqkv", "attn.out_proj", "norm_2", "transformer.wte", "transformer.norm_f"),
+         "bigcode": ("transformer.h.{}.", "ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "transformer.wte", "transformer.ln_f"),
+         "internlm2": ("model.layers.{}.", "attention_norm", "attention.wqkv", "attention.wo", "ffn_norm", "model.tok_embeddings", "model.norm"),
+         "chatglm": ("transformer.encoder.layers.{}.", "input_layernorm", "self_attention.query_key_value", "self_attention.dense", "post_attention_layernorm", "transformer.embedding.word_embeddings",
+                     "transformer.encoder.final_layernorm"),
+         "baichuan": ("model.layers.{}.", "input_layernorm", "self_attn.W_pack", "self_attn.o_proj", "post_attention_layernorm", "model.embed_tokens", "model.norm"),
+         "dbrx": ("transformer.blocks.{}.", "norm_attn_norm.norm_1", "norm_attn_norm.attn.Wqkv", "norm_attn_norm.attn.out_proj", "norm_attn_norm.norm_2", "transformer.wte", "transformer.norm_f")}[kind]
+    m.config["fused"] = (kind, heads, kv, hd, layers, P)
+    biased = kind == "bigcode"
+    head = {"internlm2": "output", "chatglm": "transformer.output_layer"}.get(kind, "lm_head")
+    ends(m, hidden, P[5] + ".weight", P[6], head, norm_bias=biased, tied=kind in ("mpt", "bigcode"))
+    if biased:
+        m.table("transformer.wpe.weight", 64, hidden)
+    for i in range(layers):
+        p, norm1, qkv, o, norm2 = [P[0].format(i) + (n if k else "") for k, n in enumerate(P[:5])]
+        m.norm(norm1, hidden, biased)
+        m.norm(norm2, hidden, biased)
+        m.linear(qkv, (heads + 2 * kv) * hd, hidden, biased or kind == "chatglm")
+        m.linear(o, hidden, heads * hd, biased)
+        rep = heads // kv
+        rows = rows_of_heads((rep + 1) * hd, (rep + 2) * hd, kv, hd) if kind == "internlm2" else (heads + kv) * hd + np.arange(kv * hd)
+        m.group("N", norm1, [norm1], [qkv])
+        m.group("V" if rep == 1 else "VG", qkv, [Side(qkv + ".weight", 0, rows)] + ([Side(qkv + ".bias", 0, rows)] if qkv + ".bias" in m.tensors else []), [o], (rep, hd) if rep > 1 else (1, 1))
+        if kind in ("mpt", "bigcode"):
+            up, down = p + ("ffn.up_proj" if kind == "mpt" else "mlp.c_fc"), p + ("ffn.down_proj" if kind == "mpt" else "mlp.c_proj")
+            m.linear(up, ffn, hidden, biased)
+            m.linear(down, hidden, ffn, biased)
+            m.group("N", norm2, [norm2], [up])
+        elif kind == "chatglm":
+            up, down = p + "mlp.dense_h_to_4h", p + "mlp.dense_4h_to_h"
+            m.linear(up, 2 * ffn, hidden)
+            m.linear(down, hidden, ffn)
+            m.group("N", norm2, [norm2], [up])
+            m.group("U", up, [Side(up + ".weight", 0, ffn + np.arange(ffn))], [down])
+        elif kind == "dbrx":
+            e = p + "ffn.experts.mlp."
+            m.linear(p + "ffn.router.layer", experts, hidden)
+            for name in ("w1", "v1", "w2"):
+                m.stack(e + name, experts * ffn, hidden, fan_in=hidden if name != "w2" else ffn)
+            for k in range(experts):
+                places = k * ffn + np.arange(ffn)
+                m.group("U", f"{e}v1[{k}]", [Side(e + "v1", 0, places)], [Side(e + "w2", 0, places)])
+            m.group("N", norm2, [norm2], [p + "ffn.router.layer", Side(e + "w1", 1, np.arange(hidden)), Side(e + "v1", 1, np.arange(hidden))], on_request=True)
+        else:
+            names3 = ("feed_forward.w1", "feed_forward.w3", "feed_forward.w2") if kind == "internlm2" else ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+            expert(m, p, hidden, ffn, names3)
+            m.group("N", norm2, [norm2], [p + names3[0], p + names3[1]])
+            m.group("U", p + names3[1], [p + names3[1]], [p + names3[2]])
+    return m
+
+
+def stacked(seed, kind, heads=8, kv=2, hd=4, ffn=20, layers=2, experts=3):
+    """Experts in stacks: Llama 4 [E, in, out], Granite MoE [E, out, in]; gate and up one after the other."""
+    hidden = 24
+    names = {"llama4": ("Llama4ForCausalLM", "llama4_text"), "granite": ("GraniteMoeForCausalLM", "granitemoe")}[kind]
+    m = Model("stacked", base_config(*names, hidden, layers, heads, kv, ffn, head_dim=hd, hidden_act="silu", num_local_experts=experts, num_experts_per_tok=1 if kind == "llama4" else 2,
+                                     tie_word_embeddings=False, kind=kind), seed)
+    if kind == "llama4":
+        m.config.update(interleave_moe_layer_step=1, intermediate_size_mlp=48)
+    else:
+        m.config.update(embedding_multiplier=1.0, residual_multiplier=1.0, attention_multiplier=hd**-0.5, logits_scaling=1.0)
+    ends(m, hidden)
+    for i in range(layers):
+        p = f"model.layers.{i}."
+        attention(m, p, hidden, heads, kv, hd)
+        norm = p + "post_attention_layernorm"
+        m.norm(norm, hidden)
+        if kind == "llama4":
+            f = p + "feed_forward."
+            m.linear(f + "router", experts, hidden)
+            m.stack(f + "experts.gate_up_proj", experts, hidden, 2 * ffn, fan_in=hidden)
+            m.stack(f + "experts.down_proj", experts, ffn, hidden, fan_in=ffn)
+            expert(m, f + "shared_expert.", hidden, ffn)
+            for e in range(experts):
+                m.group("U", f"{f}experts.gate_up_proj[{e}]", [Side(f + "experts.gate_up_proj", 2, ffn + np.arange(ffn), e)], [Side(f + "experts.down_proj", 1, np.arange(ffn), e)])
+            m.group("U", f + "shared_expert.up_proj", [f + "shared_expert.up_proj"], [f + "shared_expert.down_proj"])
+            m.group("N", norm, [norm], [f + "router", Side(f + "experts.gate_up_proj", 1, np.arange(hidden)), f + "shared_expert.gate_proj", f + "shared_expert.up_proj"], on_request=True)
+        else:
+            f = p + "block_sparse_moe."
+            m.linear(f + "router.layer", experts, hidden)
+            m.stack(f + "input_linear.weight", experts, 2 * ffn, hidden, fan_in=hidden)
+            m.stack(f + "output_linear.weight", experts, hidden, ffn, fan_in=ffn)
+            for e in range(experts):
+                m.group("U", f"{f}input_linear[{e}]", [Side(f + "input_linear.weight", 1, ffn + np.arange(ffn), e)], [Side(f + "output_linear.weight", 2, np.arange(ffn), e)])
+            m.group("N", norm, [norm], [f + "router.layer", Side(f + "input_linear.weight", 2, np.arange(hidden))], on_request=True)
+    return m
+
+
+def qwen3_next(seed, layers=2, heads=4, kv=2, hd=8, k_heads=2, v_heads=4, k_dim=4, v_dim=6, experts=3, ffn=16):
+    """Layer 0 has linear attention (a norm of its heads whose gain all share), layer 1 attention with a gate in q."""
+    hidden = 32
+    m = Model("qwen3_next", base_config("Qwen3NextForCausalLM", "qwen3_next", hidden, layers, heads, kv, ffn, head_dim=hd, hidden_act="silu", num_experts=experts, num_experts_per_tok=2,
+                                        moe_intermediate_size=ffn, shared_expert_intermediate_size=ffn, norm_topk_prob=True, mlp_only_layers=[], decoder_sparse_step=1,
+                                        layer_types=["linear_attention", "full_attention"], linear_num_key_heads=k_heads, linear_num_value_heads=v_heads, linear_key_head_dim=k_dim,
+                                        linear_value_head_dim=v_dim, linear_conv_kernel_dim=4, tie_word_embeddings=False), seed)
+    ends(m, hidden, plus_one=True)
+    for i in range(layers):
+        p = f"model.layers.{i}."
+        norm, post = p + "input_layernorm", p + "post_attention_layernorm"
+        m.norm(norm, hidden, plus_one=True)
+        m.norm(post, hidden, plus_one=True)
+        if i == 0:
+            a = p + "linear_attn."
+            m.linear(a + "in_proj_qkvz", 2 * k_heads * k_dim + 2 * v_heads * v_dim, hidden)
+            m.linear(a + "in_proj_ba", 2 * v_heads, hidden)
+            m.tensors[a + "conv1d.weight"] = (0.5 * m.rng.standard_normal((2 * k_heads * k_dim + v_heads * v_dim, 1, 4))).astype(np.float32)
+            m.tensors[a + "A_log"] = m.rng.uniform(0, 1, v_heads).astype(np.float32)
+            m.tensors[a + "dt_bias"] = m.rng.uniform(0, 1, v_heads).astype(np.float32)
+            m.norm(a + "norm", v_dim)
+            m.linear(a + "out_proj", hidden, v_heads * v_dim)
+            m.group("N1", norm, [norm], [a + "in_proj_qkvz", a + "in_proj_ba"])
+            m.group("G", a + "norm", [a + "norm"], [a + "out_proj"], (v_heads, v_dim))
+        else:
+            a = p + "self_attn."
+            for name, n in (("q_proj", 2 * heads * hd), ("k_proj", kv * hd), ("v_proj", kv * hd)):
+                m.linear(a + name, n, hidden)
+            m.linear(a + "o_proj", hidden, heads * hd)
+            m.norm(a + "q_norm", hd, plus_one=True)
+            m.norm(a + "k_norm", hd, plus_one=True)
+            m.group("N1", norm, [norm], [a + n for n in ("q_proj", "k_proj", "v_proj")])
+            value_group(m, a + "v_proj", a + "o_proj", heads, kv, hd)
+        m.linear(p + "mlp.gate", experts, hidden)
+        m.linear(p + "mlp.shared_expert_gate", 1, hidden)
+        parts = [f"{p}mlp.experts.{e}." for e in range(experts)] + [p + "mlp.shared_expert."]
+        for part in parts:
+            expert(m, part, hidden, ffn)
+            m.group("U", part + "up_proj", [part + "up_proj"], [part + "down_proj"])
+        m.group("N1", post, [post], [p + "mlp.gate", p + "mlp.shared_expert_gate"] + [part + n for part in parts for n in ("gate_proj", "up_proj")], on_request=True)
+    return m
+
+
+def bitnet(seed, heads=8, kv=2, hd=4, ffn=40, layers=2):
+    hidden = heads * hd
+    m = Model("bitnet", base_config("BitNetForCausalLM", "bitnet", hidden, layers, heads, kv, ffn, hidden_act="relu2", tie_word_embeddings=True), seed)
+    ends(m, hidden, tied=True)
+    for i in range(layers):
+        p = f"model.layers.{i}."
+        for name, n in (("input_layernorm", hidden), ("post_attention_layernorm", hidden), ("self_attn.attn_sub_norm", hidden), ("mlp.ffn_sub_norm", ffn)):
+            m.norm(p + name, n)
+        for name, n in (("q_proj", heads * hd), ("k_proj", kv * hd), ("v_proj", kv * hd)):
+            m.linear(p + "self_attn." + name, n, hidden)
+        m.linear(p + "self_attn.o_proj", hidden, heads * hd)
+        expert(m, p + "mlp.", hidden, ffn)
+        m.group("N", p + "input_layernorm", [p + "input_layernorm"], [p + "self_attn." + n for n in ("q_proj", "k_proj", "v_proj")])
+        m.group("N", p + "self_attn.attn_sub_norm", [p + "self_attn.attn_sub_norm"], [p + "self_attn.o_proj"])
+        m.group("N", p + "post_attention_layernorm", [p + "post_attention_layernorm"], [p + "mlp.gate_proj", p + "mlp.up_proj"])
+        m.group("N", p + "mlp.ffn_sub_norm", [p + "mlp.ffn_sub_norm"], [p + "mlp.down_proj"])
+    return m
+
+
 ARCHITECTURES = {
     "llama-gqa4": lambda seed=1: llama(seed), "llama-mha": lambda seed=2: llama(seed, kv=8), "llama-mqa": lambda seed=3: llama(seed, kv=1),
     "mistral": lambda seed=4: llama(seed, architecture="MistralForCausalLM", model_type="mistral", sliding_window=None),
@@ -524,6 +730,11 @@ ARCHITECTURES = {
     "mixtral": lambda seed=24: mixtral(seed), "qwen2-moe": lambda seed=25: qwen_moe(seed, 2), "qwen3-moe": lambda seed=26: qwen_moe(seed, 3),
     "deepseek-v2": lambda seed=27: deepseek(seed), "deepseek-v2-lite": lambda seed=28: deepseek(seed, q_rank=0), "deepseek-v3": lambda seed=29: deepseek(seed, 3),
     "gpt-oss": lambda seed=30: gpt_oss(seed),
+    "cohere": lambda seed=31: parallel(seed, "cohere"), "phi2": lambda seed=32: parallel(seed, "phi2"), "gptj": lambda seed=33: parallel(seed, "gptj"),
+    "stablelm-parallel": lambda seed=34: parallel(seed, "stablelm"), "mpt": lambda seed=35: fused(seed, "mpt"), "bigcode": lambda seed=36: fused(seed, "bigcode"),
+    "internlm2": lambda seed=37: fused(seed, "internlm2"), "chatglm": lambda seed=38: fused(seed, "chatglm"), "baichuan": lambda seed=39: fused(seed, "baichuan"),
+    "dbrx": lambda seed=40: fused(seed, "dbrx"), "llama4": lambda seed=41: stacked(seed, "llama4"), "granite-moe": lambda seed=42: stacked(seed, "granite"),
+    "qwen3-next": lambda seed=43: qwen3_next(seed), "bitnet": lambda seed=44: bitnet(seed),
 }
 
 

@@ -53,7 +53,7 @@ def save_model(folder, model, dtype="F32", norm_dtype=None, shards=1, tensors=No
     """config.json and the weights; the values as stored come back: {name: (dtype, array)}."""
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "config.json"), "w") as f:
-        json.dump({k: v for k, v in model.config.items() if k not in ("prefix", "gemma")}, f)
+        json.dump({k: v for k, v in model.config.items() if k not in ("prefix", "gemma", "kind", "places", "fused")}, f)
     rows = {}
     for name, x in (tensors or model.tensors).items():
         kind = norm_dtype if norm_dtype and x.ndim == 1 else dtype
