@@ -6,7 +6,7 @@ import unittest
 import numpy as np
 
 from cli_support import read_bytes, write_bytes, write_model
-from smooth_support import F32, Recipe, SmoothTest, expected_tensors, read_safetensors, save_model, smooth_models, write_stats
+from smooth_support import F32, Recipe, SmoothTest, expected_tensors, read_safetensors, reader, save_model, smooth_models, write_stats
 
 TARGET = ["--format", "int4", "--group-size", "channel"]
 L = "model.layers."
@@ -289,6 +289,12 @@ ignore: [attn_output, ffn_gate, ffn_up]
         self.before = save_model(self.path("m"), model)
         write_stats(self.path("s"), model.statistics())
         self.refused(1, ["convert", "--in", "m", "--out", "x.llmq", "--smooth", "s", *TARGET], name, "NaN", tree=False)
+        for how in ("zero", "clamp", "keep"):
+            self.convert("m", "x.llmq", "--smooth", "s", "--alpha", "0.5", "--nonfinite", how, "--force", *TARGET)
+            found = reader.read(self.path("x.llmq")).tensors[name]
+            self.assertEqual(found.format is None, how == "keep")
+            x = found.decode()
+            self.assertEqual(np.isnan(x).sum(), how == "keep")
         self.smooth("m", "o", "--smooth", "s", "--alpha", "0.5", "--smooth-recipe-out", "r.json", *TARGET)
         after, recipe = read_safetensors(self.path("o")), Recipe(self.path("r.json"))
         self.assertEqual(recipe.groups[L + "0.input_layernorm"]["dead"], 1)
