@@ -210,7 +210,7 @@ static enum status judge_all(struct judging *judging, const struct live_model *l
     struct sweep *sweep = judging->sweep;
     struct app *app = sweep->app;
     const size_t n_open = count_open(sweep);
-    const uint64_t slots_nbytes = (live_workers(app) + 1u) * (sweep_worker_nbytes(sweep) + 4 * sweep->tile_weights);
+    const uint64_t slots_nbytes = (live_workers(app) + 1u) * (sweep_worker_nbytes(sweep) + 4 * sweep->tile_weights) + sweep_migrations_nbytes(sweep);
     const uint64_t ram = live_max_ram(app);
     struct progress *progress =
         progress_open_count(app, "eval", docs->starts[docs->n_docs] * live->model->n_layers * (n_open + 1), live->model->n_layers, "tokens");
