@@ -300,6 +300,14 @@ static void test_labels(void **state)
     assert_ok(view_make(table, &view, &err));
     assert_string_equal(view_label(&view, 0, label), "int4 32 α 0.5");
     view_free(&view);
+    table->variants[0].alpha = (double)NAN;
+    table->variants[0].alpha_text = strdup("auto");
+    assert_ok(view_make(table, &view, &err));
+    assert_string_equal(view_label(&view, 0, label), "int4 32 α auto");
+    assert_string_equal(view_label(&view, 1, label), "int4 64 α 0");
+    view_free(&view);
+    free(table->variants[0].alpha_text);
+    table->variants[0].alpha_text = NULL;
     made_table_free(table);
 }
 
