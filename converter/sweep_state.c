@@ -28,6 +28,7 @@
 struct sweep_state {
     int fd;
     uint64_t nbytes; /* of good lines */
+    char first[80]; /* the first line, which every checksum covers: what an older file leaves behind the end is none of ours */
     struct text line;
 };
 
@@ -226,20 +227,27 @@ static bool take_line(struct sweep *sweep, const char *line)
     return item->done;
 }
 
+/* Of a line, and of the identity of its file. */
+static uint64_t checksum(const struct sweep_state *state, const char *line, size_t nbytes)
+{
+    const uint64_t both[] = { digest64(state->first, strlen(state->first)), digest64(line, nbytes) };
+    return digest64(both, sizeof both);
+}
+
 /* The checksum stands in the last 16 characters. */
-static bool is_sound(const char *line, size_t nbytes)
+static bool is_sound(const struct sweep_state *state, const char *line, size_t nbytes)
 {
     uint64_t stored;
     const char *at = line + nbytes - 16;
-    return nbytes > 18 && read_number(&at, &stored) && digest64(line, nbytes - 16) == stored;
+    return nbytes > 18 && read_number(&at, &stored) && checksum(state, line, nbytes - 16) == stored;
 }
 
 /* Takes lines as long as they are good; returns the bytes they take. */
-static uint64_t take_lines(struct sweep *sweep, char *text, const char *first)
+static uint64_t take_lines(struct sweep *sweep, char *text)
 {
-    char *at = text + strlen(first);
+    char *at = text + strlen(sweep->state->first);
     for (char *end; (end = strchr(at, '\n')) != NULL; at = end + 1) {
-        if (!is_sound(at, (size_t)(end - at))) break;
+        if (!is_sound(sweep->state, at, (size_t)(end - at))) break;
         end[-16] = '\0';
         if (!take_line(sweep, at)) break;
     }
@@ -268,7 +276,7 @@ static enum status append_sound(struct sweep *sweep, struct err *err)
 {
     struct text *line = &sweep->state->line;
     text_add(line, " ");
-    text_add(line, "%016llx\n", (unsigned long long)digest64(line->data, line->nbytes));
+    text_add(line, "%016llx\n", (unsigned long long)checksum(sweep->state, line->data, line->nbytes));
     return append(sweep, err);
 }
 
@@ -296,14 +304,15 @@ static size_t count_done(const struct sweep *sweep, size_t *n_wanted)
 }
 
 /* What an earlier run has left in the file, if it fits. */
-static enum status read_state(struct sweep *sweep, const char *first, struct err *err)
+static enum status read_state(struct sweep *sweep, struct err *err)
 {
+    const char *first = sweep->state->first;
     char *text = NULL;
     size_t nbytes = 0, wanted;
     enum status status = file_slurp(sweep->app->io, sweep->spec->state_path, STATE_NBYTES_MAX, &text, &nbytes, err);
     if (status) return status;
     if (nbytes >= strlen(first) && memcmp(text, first, strlen(first)) == 0) {
-        sweep->state->nbytes = take_lines(sweep, text, first);
+        sweep->state->nbytes = take_lines(sweep, text);
         const size_t done = count_done(sweep, &wanted);
         app_note(sweep->app, "going on with '%s': %zu of %zu tensors are finished", sweep->spec->state_path, done, wanted);
     } else if (nbytes && sweep->spec->resume)
@@ -316,19 +325,19 @@ static enum status read_state(struct sweep *sweep, const char *first, struct err
 
 enum status sweep_state_open(struct sweep *sweep, struct err *err)
 {
-    char hex[DIGEST128_HEX], first[80];
+    char hex[DIGEST128_HEX];
     if (!sweep->spec->state_path) return OK;
     enum status status = identify(sweep, hex, err);
     if (status) return status;
-    snprintf(first, sizeof first, "llmq-sweep 1 %s\n", hex);
     sweep->state = calloc(1, sizeof *sweep->state);
     if (!sweep->state) return err_set(err, ERR_MEMORY, "out of memory");
     sweep->state->fd = -1;
+    snprintf(sweep->state->first, sizeof sweep->state->first, "llmq-sweep 1 %s\n", hex);
     sweep->state->line = text_make(LINE_MAX_NBYTES);
     status = open_file(sweep, err);
-    if (!status) status = read_state(sweep, first, err);
+    if (!status) status = read_state(sweep, err);
     if (status || sweep->state->nbytes) return status;
-    text_add(&sweep->state->line, "%s", first);
+    text_add(&sweep->state->line, "%s", sweep->state->first);
     return append(sweep, err);
 }
 

@@ -330,7 +330,7 @@ class Resume(SweepTest):
     def interrupt(self, model, sig, *args):
         process = start("sweep", "--in", model, "--csv", "k.csv", "--json", "k.json", "--threads", "1", *self.ARGS, *args, cwd=self.dir)
         state = self.path("k.csv.state")
-        wait_for(lambda: os.path.exists(state) and read_bytes(state).count(b"\n") > 6, process)
+        wait_for(lambda: os.path.exists(state) and read_bytes(state).count(b"\n") > 6, process, seconds=200)
         process.send_signal(sig)
         return finish(process)
 
@@ -357,6 +357,14 @@ class Resume(SweepTest):
         self.refused(2, ["sweep", "--in", model, "--csv", "k.csv", "--formats", "int4", "--resume"], "of other options or of another model")
         result = self.ok("sweep", "--in", model, "--csv", "k.csv", "--formats", "int4")
         self.assertIn("beginning anew", result.err)
+        self.sweep(model, "--formats", "int4,int8")
+        write_bytes(self.path("k.csv.state"), state)  # finished tensors of other variants, behind a first line of these
+        process = start("sweep", "--in", model, "--csv", "k.csv", "--force", "--formats", "int4,int8", "--threads", "1", cwd=self.dir)
+        wait_for(lambda: os.path.exists(self.path("k.csv.state")) and read_bytes(self.path("k.csv.state"))[:46] != state[:46], process)
+        process.kill()
+        finish(process)
+        self.ok("sweep", "--in", model, "--csv", "k.csv", "--force", "--formats", "int4,int8")
+        self.assertEqual(read_bytes(self.path("k.csv")), read_bytes(self.path("s.csv")))
         self.sweep(model, *self.ARGS)
         for damage in (state[:-20], state[:len(state) // 2], state[:100] + b"X" + state[101:], state + b"T 1 junk\n", state + b"\0" * 50, b"llmq-sweep 1 0\n"):
             write_bytes(self.path("k.csv.state"), damage)
