@@ -202,6 +202,21 @@ class Outputs(SmoothSweepTest):
         self.assertEqual(set(skipped), {("int4", 0.5), ("mxfp4", 0.5)})
         self.assertIn("--smooth-family any needs --alpha auto", skipped[("int4", 0.5)])
 
+    def test_a_kept_number_that_becomes_infinite_fails_its_variant_alone(self):
+        model = smooth_models.llama(1)
+        tensors = {n: x.copy() for n, x in model.tensors.items()}
+        tensors["model.layers.1.self_attn.k_proj.weight"][3, :] = 6e4
+        save_model(self.path("m"), model, dtype="F16", tensors=tensors)
+        write_stats(self.path("s"), model.statistics())
+        common = ["--smooth", "s", "--keep", "*k_proj*"]
+        rows = self.sweep("m", "--formats", "int4,nvfp4", "--alphas", "0,0.5", *common)
+        skipped = {(r["format"], r["alpha"]): r["skipped"] for r in rows if r["skipped"]}
+        self.assertEqual(set(skipped), {("int4", 0.5), ("nvfp4", 0.5)})
+        for reason in skipped.values():
+            self.assertRegex(reason, "layers.1.self_attn.k_proj.weight': a number near row 0, column 0 becomes too large for F16 when it is migrated")
+        self.assertEqual(self.check_against_convert("m", rows, "--keep", "*k_proj*"), 2)
+        self.refused(1, ["convert", "--in", "m", "--format", "int4", "--alpha", "0.5", "--out", "x.llmq", *common], "cannot migrate tensor", tree=False)
+
     def test_factors_count_as_memory(self):
         self.made(smooth_models.llama(1, heads=8, kv=2, hd=4, hidden=32, ffn=200000, layers=1), dtype="BF16")
         self.ok("sweep", "--in", "m", "--formats", "int4", "--max-ram", "16M", "--threads", "1", "--quiet")
