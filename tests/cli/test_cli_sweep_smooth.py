@@ -159,13 +159,13 @@ class Figures(SmoothSweepTest):
 
 
 class Resume(SmoothSweepTest):
-    ARGS = ["--in", TINY, "--formats", "int4,nvfp4", "--smooth", "s", "--alphas", "0,0.5,auto", "--imatrix", "s"]
+    ARGS = ["--in", TINY, "--formats", "int4", "--group-sizes", "32,64", "--smooth", "s", "--alphas", "0,0.5,auto", "--imatrix", "s"]
 
     def test_gone_on_with(self):
         """A run whose last step fails leaves the state of all tensors; of that some lines, as after a kill."""
         shutil.copy(statistics(), self.path("s"))
         self.sweep(*self.ARGS[1:])
-        self.refused(1, ["sweep", *self.ARGS, "--csv", "k.csv", "--json", "nowhere/k.json"], "nowhere", tree=False)
+        self.check_refusal(self.llmq("sweep", *self.ARGS, "--csv", "k.csv", "--json", "nowhere/k.json"), 1, "sweep", "nowhere")
         lines = read_bytes(self.path("k.csv.state")).splitlines(keepends=True)
         self.assertEqual(len(lines), 30)
         state = b"".join(lines[:14])
