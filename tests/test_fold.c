@@ -226,9 +226,13 @@ static void refuses_what_lies_outside(void **state)
         struct smooth_side side;
         uint64_t n;
     } bad[] = {
-        { { .run = 5, .step = 5, .n_mats = 2 }, 5 },           { { .first = 1, .run = 4, .step = 4, .n_mats = 2 }, 4 },
-        { { .run = 4, .step = 4, .mat = 2, .n_mats = 1 }, 4 }, { { .run = 4, .step = 4, .mat = 1, .n_mats = 2 }, 4 },
-        { { .run = 4, .step = 4, .n_mats = 0 }, 4 },           { { .along_rows = true, .run = 4, .step = 4, .n_mats = 1 }, 4 },
+        { { .run = 5, .step = 5, .n_mats = 2 }, 5 },
+        { { .first = 1, .run = 4, .step = 4, .n_mats = 2 }, 4 },
+        { { .run = 4, .step = 4, .mat = 2, .n_mats = 1 }, 4 },
+        { { .run = 4, .step = 4, .mat = 1, .n_mats = 2 }, 4 },
+        { { .run = 4, .step = 4, .n_mats = 0 }, 4 },
+        { { .along_rows = true, .run = 7, .step = 7, .n_mats = 1 }, 7 }, /* rows go on through the matrices, as those of heads do */
+        { { .along_rows = true, .run = 4, .step = 4, .mat = 1, .n_mats = 1 }, 4 },
     };
     const float factors[8] = { 1, 1, 1, 1, 1, 1, 1, 1 };
     struct tensor tensor;

@@ -18,7 +18,7 @@ OPTIONS = {
     "convert": COMMON | PLANS | SMOOTHS | BUDGET | {"measure", "smooth-runtime", "report"},
     "plan": COMMON | PLANS | SMOOTHS | BUDGET | {"smooth-runtime"},
     "smooth": COMMON | TARGETS | SMOOTHS | {"inverse"},
-    "sweep": COMMON | SWEEP,
+    "sweep": COMMON | SWEEP | (SMOOTHS - {"alpha", "folding", "smooth-recipe", "smooth-recipe-out", "smooth-inc-json", "smooth-check"}),
     "inspect": COMMON | {"tensors", "scan", "hashes"},
     "calibrate": COMMON | {"in", "out", "smooth-map", "text", "tokens", "self", "samples", "seq", "skip-first", "collect", "sequential", "resume", "force"},
     "eval": COMMON | {"in", "against", "smooth-map", "text", "tokens", "seq", "logits", "force"},
