@@ -157,7 +157,8 @@ static enum status sum_up(const struct eval *eval, struct judging *j, struct eva
 /* Memory of the scores, which stay while passes run. */
 static uint64_t reserved(const struct eval *eval, bool against)
 {
-    return eval->windows.n_rows * (2 * sizeof(int32_t) + (against ? 2 : 1) * sizeof(struct score) + (against ? sizeof(double) : 0));
+    const uint64_t kept = eval->reference ? forward_kept(eval->reference) : 0; /* the reference waits, finished */
+    return kept + eval->windows.n_rows * (2 * sizeof(int32_t) + (against ? 2 : 1) * sizeof(struct score) + (against ? sizeof(double) : 0));
 }
 
 static struct forward_options options_of(const struct eval *eval, const struct eval_model *model, bool against)

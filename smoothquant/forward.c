@@ -30,6 +30,7 @@ struct forward {
     uint64_t max_weights; /* floats of a pass */
     size_t max_kv_heads;
     uint64_t hidden_plane; /* where the result is */
+    uint64_t kept; /* bytes of the spill, where it is in memory */
     struct norm norm; /* of the embeddings, then of the output */
     float *norm_values;
 };
@@ -277,6 +278,7 @@ enum status forward_open(const struct forward_options *options, const struct win
     if (options->stream) f->quiet.source = *options->stream;
     if (status == OK) status = share_memory(f, in_memory ? spill : 0, err);
     if (status == OK) status = open_spill(f, in_memory, err);
+    f->kept = in_memory ? spill : 0;
     if (status == OK) status = open_desks(f, err);
     f->norm_values = status == OK ? malloc(2 * f->model->hidden * sizeof *f->norm_values) : NULL;
     if (status == OK && !f->norm_values) status = err_set(err, ERR_MEMORY, "out of memory");
@@ -288,6 +290,11 @@ enum status forward_open(const struct forward_options *options, const struct win
 unsigned forward_workers(const struct forward *forward)
 {
     return forward->n_workers;
+}
+
+uint64_t forward_kept(const struct forward *forward)
+{
+    return forward->kept;
 }
 
 static void close_desks(struct forward *f)
@@ -311,16 +318,44 @@ void forward_close(struct forward *forward, bool remove)
 
 /* ---- embeddings -------------------------------------------------------------------------------------------------------------------- */
 
+/* A token and its place. */
+struct token_place {
+    int32_t id;
+    uint32_t at;
+};
+
+static int by_id(const void *a, const void *b)
+{
+    const struct token_place *x = a, *y = b;
+    return x->id != y->id ? (x->id > y->id) - (x->id < y->id) : (x->at > y->at) - (x->at < y->at);
+}
+
+/* Rows of the embedding in ascending order, each once: compressed tiles are then opened as rarely as can be. */
+static enum status embed_tokens(const struct forward_shared *shared, const int32_t *ids, size_t n, float *out, struct err *err)
+{
+    const struct arch_model *m = shared->model;
+    struct token_place *order = malloc((n + 1) * sizeof *order);
+    enum status status = order ? OK : err_set(err, ERR_MEMORY, "out of memory");
+    for (size_t t = 0; t < n && order; t++) order[t] = (struct token_place){ ids[t], (uint32_t)t };
+    if (order) qsort(order, n, sizeof *order, by_id);
+    for (size_t i = 0; i < n && status == OK; i++) {
+        float *x = out + order[i].at * m->hidden;
+        if (i > 0 && order[i - 1].id == order[i].id) {
+            memcpy(x, out + order[i - 1].at * m->hidden, m->hidden * sizeof *x);
+            continue;
+        }
+        status = weight_load(&shared->source, &m->token_embd, (uint64_t)order[i].id, 1, 0, m->hidden, x, err);
+        for (size_t j = 0; j < m->hidden && status == OK; j++) x[j] *= m->embed_scale;
+    }
+    free(order);
+    return status;
+}
+
 enum status forward_embed(const struct forward_shared *shared, const struct norm *norm, const int32_t *ids, size_t n, size_t position, bool together,
                           float *out, struct err *err)
 {
     const struct arch_model *m = shared->model;
-    enum status status = OK;
-    for (size_t t = 0; t < n && status == OK; t++) {
-        float *x = out + t * m->hidden;
-        status = weight_load(&shared->source, &m->token_embd, (uint64_t)ids[t], 1, 0, m->hidden, x, err);
-        for (size_t j = 0; j < m->hidden; j++) x[j] *= m->embed_scale;
-    }
+    enum status status = embed_tokens(shared, ids, n, out, err);
     if (m->position == POSITION_LEARNED && status == OK) {
         float *row = malloc(m->hidden * sizeof *row);
         if (!row) return err_set(err, ERR_MEMORY, "out of memory");
