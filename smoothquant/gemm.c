@@ -62,18 +62,29 @@ static void store(const float *acc, size_t nr, size_t m, size_t n, bool add, flo
     }
 }
 
-/* Few rows of A times rows of a transposed B, each read once: sums over k in 16 lanes, which are added in order. */
-typedef void few_fn(size_t m, size_t k, const float *a, size_t a_stride, const float *b, float *sums);
+/* sums[4 i + j] = a[i] . b[j], 4 rows of k each: sums over k in 16 lanes, which are added in order. */
+typedef void dots_fn(size_t k, const float *const a[4], const float *const b[4], float sums[16]);
 
-enum { FEW_ROWS = 8 };
+enum { FEW_ROWS = 64 };
 
-static bool multiply_few(few_fn *few, size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride)
+/* Few rows of A times rows of a transposed B: packing B would take longer than the product. Rows beyond the edge are the last one again. */
+static bool multiply_few(dots_fn *dots, size_t m, size_t n, size_t k, struct gemm_matrix a, struct gemm_matrix b, bool add, float *c, size_t c_stride)
 {
-    float sums[FEW_ROWS];
+    float sums[16];
     if (m > FEW_ROWS || a.transposed || !b.transposed || k < 64) return false;
-    for (size_t j = 0; j < n; j++) {
-        few(m, k, a.data, a.stride, b.data + j * b.stride, sums);
-        for (size_t i = 0; i < m; i++) c[i * c_stride + j] = add ? c[i * c_stride + j] + sums[i] : sums[i];
+    for (size_t j = 0; j < n; j += 4) {
+        const float *columns[4];
+        for (size_t s = 0; s < 4; s++) columns[s] = b.data + (j + s < n ? j + s : n - 1) * b.stride;
+        for (size_t i = 0; i < m; i += 4) {
+            const float *rows[4];
+            for (size_t r = 0; r < 4; r++) rows[r] = a.data + (i + r < m ? i + r : m - 1) * a.stride;
+            dots(k, rows, columns, sums);
+            for (size_t r = 0; r < 4 && i + r < m; r++)
+                for (size_t s = 0; s < 4 && j + s < n; s++) {
+                    float *to = &c[(i + r) * c_stride + j + s];
+                    *to = add ? *to + sums[4 * r + s] : sums[4 * r + s];
+                }
+        }
     }
     return true;
 }
@@ -152,14 +163,15 @@ static void micro_portable(size_t n_k, const float *a, const float *b, float *ac
 }
 #endif
 
-static void few_portable(size_t m, size_t k, const float *a, size_t a_stride, const float *b, float *sums)
+static void dots_portable(size_t k, const float *const a[4], const float *const b[4], float sums[16])
 {
-    for (size_t i = 0; i < m; i++, a += a_stride) {
+    for (size_t i = 0; i < 16; i++) {
+        const float *x = a[i / 4], *y = b[i % 4];
         float lanes[16] = { 0 };
         size_t t = 0;
         for (; t + 16 <= k; t += 16)
-            for (size_t l = 0; l < 16; l++) lanes[l] += a[t + l] * b[t + l];
-        sums[i] = lane_sum(lanes) + tail_sum(a, b, t, k);
+            for (size_t l = 0; l < 16; l++) lanes[l] += x[t + l] * y[t + l];
+        sums[i] = lane_sum(lanes) + tail_sum(x, y, t, k);
     }
 }
 
@@ -167,7 +179,7 @@ static void multiply_portable(const struct gemm *gemm, size_t m, size_t n, size_
                               size_t c_stride, float *scratch)
 {
     (void)gemm;
-    if (multiply_few(few_portable, m, n, k, a, b, add, c, c_stride)) return;
+    if (multiply_few(dots_portable, m, n, k, a, b, add, c, c_stride)) return;
     multiply_blocks(micro_portable, PORTABLE_MR, PORTABLE_NR, m, n, k, a, b, add, c, c_stride, scratch);
 }
 
@@ -193,31 +205,51 @@ __attribute__((target("avx2,fma"))) static void micro_avx2(size_t n_k, const flo
     }
 }
 
-__attribute__((target("avx2,fma"))) static void few_avx2(size_t m, size_t k, const float *a, size_t a_stride, const float *b, float *sums)
+__attribute__((target("avx2,fma"))) static void dots_avx2(size_t k, const float *const a[4], const float *const b[4], float sums[16])
 {
-    for (size_t i = 0; i < m; i++, a += a_stride) {
-        __m256 s0 = _mm256_setzero_ps(), s1 = _mm256_setzero_ps();
-        float lanes[16];
+    for (size_t half = 0; half < 4; half += 2) { /* 2 x 4 sums of 8 lanes at a time; the 16 lanes of the others are two such steps */
+        __m256 acc[2][4];
+        for (size_t i = 0; i < 2; i++)
+            for (size_t j = 0; j < 4; j++) acc[i][j] = _mm256_setzero_ps();
         size_t t = 0;
-        for (; t + 16 <= k; t += 16) {
-            s0 = _mm256_fmadd_ps(_mm256_loadu_ps(a + t), _mm256_loadu_ps(b + t), s0);
-            s1 = _mm256_fmadd_ps(_mm256_loadu_ps(a + t + 8), _mm256_loadu_ps(b + t + 8), s1);
+        for (; t + 8 <= k; t += 8) {
+            const __m256 x0 = _mm256_loadu_ps(a[half] + t), x1 = _mm256_loadu_ps(a[half + 1] + t);
+#pragma GCC unroll 4
+            for (size_t j = 0; j < 4; j++) {
+                const __m256 y = _mm256_loadu_ps(b[j] + t);
+                acc[0][j] = _mm256_fmadd_ps(x0, y, acc[0][j]);
+                acc[1][j] = _mm256_fmadd_ps(x1, y, acc[1][j]);
+            }
         }
-        _mm256_storeu_ps(lanes, s0);
-        _mm256_storeu_ps(lanes + 8, s1);
-        sums[i] = lane_sum(lanes) + tail_sum(a, b, t, k);
+        for (size_t i = 0; i < 2; i++)
+            for (size_t j = 0; j < 4; j++) {
+                float lanes[16] = { 0 };
+                _mm256_storeu_ps(lanes, acc[i][j]);
+                sums[4 * (half + i) + j] = lane_sum(lanes) + tail_sum(a[half + i], b[j], t, k);
+            }
     }
 }
 
-__attribute__((target("avx512f"))) static void few_avx512(size_t m, size_t k, const float *a, size_t a_stride, const float *b, float *sums)
+__attribute__((target("avx512f"))) static void dots_avx512(size_t k, const float *const a[4], const float *const b[4], float sums[16])
 {
-    for (size_t i = 0; i < m; i++, a += a_stride) {
-        __m512 s0 = _mm512_setzero_ps();
+    __m512 acc[4][4];
+    for (size_t i = 0; i < 16; i++) acc[i / 4][i % 4] = _mm512_setzero_ps();
+    size_t t = 0;
+    for (; t + 16 <= k; t += 16) {
+        const __m512 y0 = _mm512_loadu_ps(b[0] + t), y1 = _mm512_loadu_ps(b[1] + t), y2 = _mm512_loadu_ps(b[2] + t), y3 = _mm512_loadu_ps(b[3] + t);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; i++) {
+            const __m512 x = _mm512_loadu_ps(a[i] + t);
+            acc[i][0] = _mm512_fmadd_ps(x, y0, acc[i][0]);
+            acc[i][1] = _mm512_fmadd_ps(x, y1, acc[i][1]);
+            acc[i][2] = _mm512_fmadd_ps(x, y2, acc[i][2]);
+            acc[i][3] = _mm512_fmadd_ps(x, y3, acc[i][3]);
+        }
+    }
+    for (size_t i = 0; i < 16; i++) {
         float lanes[16];
-        size_t t = 0;
-        for (; t + 16 <= k; t += 16) s0 = _mm512_fmadd_ps(_mm512_loadu_ps(a + t), _mm512_loadu_ps(b + t), s0);
-        _mm512_storeu_ps(lanes, s0);
-        sums[i] = lane_sum(lanes) + tail_sum(a, b, t, k);
+        _mm512_storeu_ps(lanes, acc[i / 4][i % 4]);
+        sums[i] = lane_sum(lanes) + tail_sum(a[i / 4], b[i % 4], t, k);
     }
 }
 
@@ -244,7 +276,7 @@ static void multiply_avx2(const struct gemm *gemm, size_t m, size_t n, size_t k,
                           size_t c_stride, float *scratch)
 {
     (void)gemm;
-    if (multiply_few(few_avx2, m, n, k, a, b, add, c, c_stride)) return;
+    if (multiply_few(dots_avx2, m, n, k, a, b, add, c, c_stride)) return;
     multiply_blocks(micro_avx2, AVX2_MR, AVX2_NR, m, n, k, a, b, add, c, c_stride, scratch);
 }
 
@@ -252,7 +284,7 @@ static void multiply_avx512(const struct gemm *gemm, size_t m, size_t n, size_t 
                             size_t c_stride, float *scratch)
 {
     (void)gemm;
-    if (multiply_few(few_avx512, m, n, k, a, b, add, c, c_stride)) return;
+    if (multiply_few(dots_avx512, m, n, k, a, b, add, c, c_stride)) return;
     multiply_blocks(micro_avx512, AVX512_MR, AVX512_NR, m, n, k, a, b, add, c, c_stride, scratch);
 }
 
