@@ -158,7 +158,7 @@ enum status forward_shared_open(const struct forward_options *options, size_t ma
     }
     *shared = (struct forward_shared){ .model = model,
                                        .source = options->source,
-                                       .gemm = &options->gemm,
+                                       .gemm = options->gemm,
                                        .observer = options->observer,
                                        .max_rows = max_rows,
                                        .max_keys = max_keys,

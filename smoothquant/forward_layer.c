@@ -101,8 +101,8 @@ struct run {
 static void linear(const struct run *r, const float *in, size_t n_rows, size_t in_stride, size_t n_in, const float *weight, const float *bias,
                    size_t n_out, bool add, float *out, size_t out_stride)
 {
-    gemm_multiply(r->s->gemm, n_rows, n_out, n_in, (struct gemm_matrix){ in, in_stride, false }, (struct gemm_matrix){ weight, n_in, true }, add, out,
-                  out_stride, r->desk->gemm);
+    gemm_multiply(&r->s->gemm, n_rows, n_out, n_in, (struct gemm_matrix){ in, in_stride, false }, (struct gemm_matrix){ weight, n_in, true }, add,
+                  out, out_stride, r->desk->gemm);
     add_bias(out, n_rows, n_out, out_stride, bias);
 }
 
@@ -206,7 +206,7 @@ static enum status run_attention(struct run *r, const struct loaded_piece *piece
     clip(desk->c, rows * kv, m->clip_qkv);
     turn(r, desk->a, n_q);
     turn(r, desk->b, n_kv);
-    const struct attention attention = { r->s->gemm,
+    const struct attention attention = { &r->s->gemm,
                                          n_q,
                                          n_kv,
                                          m->head_dim,
@@ -313,8 +313,8 @@ static enum status run_channels(const struct run *r, const struct loaded_piece *
         } else activate(m->act, x, n_rows * now);
         status = show(r, kind->down, kind->expert, piece->piece.first + c, now, x, n_rows, now, kind->rows);
         if (status == OK)
-            gemm_multiply(r->s->gemm, n_rows, m->hidden, now, (struct gemm_matrix){ x, now, false }, (struct gemm_matrix){ piece->down + c, n, true },
-                          true, out, m->hidden, desk->gemm);
+            gemm_multiply(&r->s->gemm, n_rows, m->hidden, now, (struct gemm_matrix){ x, now, false },
+                          (struct gemm_matrix){ piece->down + c, n, true }, true, out, m->hidden, desk->gemm);
     }
     add_bias(out, n_rows, m->hidden, m->hidden, piece->down_bias);
     return status;

@@ -68,7 +68,7 @@ enum { PLANE_EVEN, PLANE_ODD, PLANE_SUM, PLANE_ASIDE, PLANE_COUNT };
 struct forward_shared {
     const struct arch_model *model;
     struct weight_source source;
-    const struct gemm *gemm;
+    struct gemm gemm;
     struct rope_table ropes[MODEL_ROPES_MAX], long_ropes[MODEL_ROPES_MAX]; /* for sequences of up to long_from tokens, and for longer ones */
     size_t long_from;
     const float *slopes; /* ALiBi: one a head; else NULL */

@@ -159,6 +159,7 @@ void rope_table_free(struct rope_table *table)
 void rope_turn(const struct rope_table *table, size_t position, float *x, size_t n_heads, size_t head_dim)
 {
     const size_t half = table->n_dims / 2, step = table->interleaved ? 2 : 1, apart = table->interleaved ? 1 : half;
+    if (half == 0) return;
     const float *pairs = table->table + position * half * 2;
     for (size_t h = 0; h < n_heads; h++, x += head_dim)
         for (size_t i = 0; i < half; i++) {
