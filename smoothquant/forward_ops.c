@@ -9,41 +9,13 @@
 
 #include <math.h>
 
-/* Sum of (x - shift)^power, power 1 or 2. */
-static double sum_of(const float *x, size_t n, double shift, bool squares)
-{
-    double lanes[8] = { 0 }, sum = 0.0;
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (size_t l = 0; l < 8; l++) {
-            const double d = (double)x[i + l] - shift;
-            lanes[l] += squares ? d * d : d;
-        }
-    for (size_t l = 0; i < n; i++, l++) {
-        const double d = (double)x[i] - shift;
-        lanes[l] += squares ? d * d : d;
-    }
-    for (size_t l = 0; l < 8; l++) sum += lanes[l];
-    return sum;
-}
-
-void norm_rows(const struct norm *norm, const float *in, size_t in_stride, size_t n_rows, float *out, size_t out_stride)
-{
-    const size_t n = norm->n;
-    for (size_t r = 0; r < n_rows; r++, in += in_stride, out += out_stride) {
-        if (norm->kind == NORM_NONE) {
-            if (in != out) memcpy(out, in, n * sizeof *out);
-            continue;
-        }
-        const double mean = norm->kind == NORM_LAYER ? sum_of(in, n, 0.0, false) / (double)n : 0.0;
-        const double variance = sum_of(in, n, mean, true) / (double)n;
-        const float factor = (float)(1.0 / sqrt(variance + (double)norm->eps)), m = (float)mean, one = norm->plus_one ? 1.0f : 0.0f;
-        for (size_t j = 0; j < n; j++) {
-            const float y = (in[j] - m) * factor;
-            out[j] = (norm->gain ? y * (norm->gain[j] + one) : y) + (norm->bias ? norm->bias[j] : 0.0f);
-        }
-    }
-}
+struct ops {
+    void (*norm_rows)(const struct norm *norm, const float *in, size_t in_stride, size_t n_rows, float *out, size_t out_stride);
+    void (*softmax)(float *x, size_t n, const float *sink);
+    void (*softcap)(float *x, size_t n, float c);
+    void (*all[ACT_COUNT])(float *x, size_t n);
+    void (*gated[ACT_COUNT])(float *x, const float *up, size_t n);
+};
 
 static inline float silu(float x)
 {
@@ -75,32 +47,69 @@ static inline float quick_gelu(float x)
     return x * sigmoid_f32(1.702f * x);
 }
 
-/* A loop for each activation, so that the compiler sees one function in it. */
-#define LOOPS(name)                                                                                                                                  \
-    static void name##_all(float *x, size_t n)                                                                                                       \
-    {                                                                                                                                                \
-        for (size_t i = 0; i < n; i++) x[i] = name(x[i]);                                                                                            \
-    }                                                                                                                                                \
-    static void name##_gated(float *x, const float *up, size_t n)                                                                                    \
-    {                                                                                                                                                \
-        for (size_t i = 0; i < n; i++) x[i] = name(x[i]) * up[i];                                                                                    \
-    }
+/* ---- levels of processors ------------------------------------------------------------------------------------------------------------ */
 
-LOOPS(silu)
-LOOPS(gelu_tanh)
-LOOPS(gelu)
-LOOPS(relu)
-LOOPS(relu2)
-LOOPS(quick_gelu)
+#define OPS(name) name##_portable
+#define OPS_TARGET
+#include "smoothquant/forward_ops_body.h"
+#undef OPS
+#undef OPS_TARGET
 
-static const struct activation_row {
-    void (*all)(float *x, size_t n);
-    void (*gated)(float *x, const float *up, size_t n);
-} activations[ACT_COUNT] = {
-    [ACT_SILU] = { silu_all, silu_gated },    [ACT_GELU_TANH] = { gelu_tanh_all, gelu_tanh_gated },
-    [ACT_GELU] = { gelu_all, gelu_gated },    [ACT_RELU] = { relu_all, relu_gated },
-    [ACT_RELU2] = { relu2_all, relu2_gated }, [ACT_QUICK_GELU] = { quick_gelu_all, quick_gelu_gated },
-};
+#if defined(__x86_64__) && defined(__GNUC__)
+#define OPS(name) name##_avx2
+#define OPS_TARGET __attribute__((target("avx2")))
+#include "smoothquant/forward_ops_body.h"
+#undef OPS
+#undef OPS_TARGET
+
+#define OPS(name) name##_avx512
+#if defined(__clang__)
+#define OPS_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#else
+#define OPS_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
+#endif
+#include "smoothquant/forward_ops_body.h"
+#undef OPS
+#undef OPS_TARGET
+#endif
+
+static const struct ops *ops(void)
+{
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        return &ops_avx512;
+    if (__builtin_cpu_supports("avx2")) return &ops_avx2;
+#endif
+    return &ops_portable;
+}
+
+/* ---- what callers see ---------------------------------------------------------------------------------------------------------------- */
+
+void norm_rows(const struct norm *norm, const float *in, size_t in_stride, size_t n_rows, float *out, size_t out_stride)
+{
+    ops()->norm_rows(norm, in, in_stride, n_rows, out, out_stride);
+}
+
+void activate(enum activation kind, float *x, size_t n)
+{
+    ops()->all[kind](x, n);
+}
+
+void activate_gated(enum activation kind, float *x, const float *up, size_t n)
+{
+    ops()->gated[kind](x, up, n);
+}
+
+void softmax(float *x, size_t n, const float *sink)
+{
+    ops()->softmax(x, n, sink);
+}
+
+void softcap(float *x, size_t n, float c)
+{
+    ops()->softcap(x, n, c);
+}
 
 enum activation activation_find(const char *name)
 {
@@ -119,55 +128,12 @@ enum activation activation_find(const char *name)
     return ACT_COUNT;
 }
 
-void activate(enum activation kind, float *x, size_t n)
-{
-    activations[kind].all(x, n);
-}
-
-void activate_gated(enum activation kind, float *x, const float *up, size_t n)
-{
-    activations[kind].gated(x, up, n);
-}
-
 void activate_clamped(float *gate, const float *up, size_t n, float limit)
 {
     for (size_t i = 0; i < n; i++) {
         const float g = gate[i] > limit ? limit : gate[i], u = up[i] > limit ? limit : up[i] < -limit ? -limit : up[i];
         gate[i] = quick_gelu(g) * (u + 1.0f);
     }
-}
-
-void softcap(float *x, size_t n, float c)
-{
-    const float inverse = 1.0f / c;
-    for (size_t i = 0; i < n; i++) x[i] = c * tanh_f32(x[i] * inverse);
-}
-
-/* Floats as integers of the same order; NaN above or below all. */
-static inline int32_t order_of(float x)
-{
-    const int32_t bits = (int32_t)bits_f32(x);
-    return bits ^ ((bits >> 31) & INT32_MAX);
-}
-
-static float largest(const float *x, size_t n, float at_least)
-{
-    int32_t most = order_of(at_least);
-    for (size_t i = 0; i < n; i++) most = order_of(x[i]) > most ? order_of(x[i]) : most;
-    return of_bits_f32((uint32_t)(most ^ ((most >> 31) & INT32_MAX)));
-}
-
-void softmax(float *x, size_t n, const float *sink)
-{
-    const float most = largest(x, n, sink ? *sink : -HUGE_VALF);
-    if (!(most > -HUGE_VALF)) {
-        if (most == -HUGE_VALF) memset(x, 0, n * sizeof *x);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) x[i] = exp_f32(x[i] - most);
-    const double sum = sum_of(x, n, 0.0, false) + (sink ? (double)exp_f32(*sink - most) : 0.0);
-    const float factor = (float)(1.0 / sum);
-    for (size_t i = 0; i < n; i++) x[i] *= factor;
 }
 
 void add_bias(float *x, size_t n_rows, size_t n, size_t stride, const float *bias)
