@@ -199,6 +199,12 @@ static enum status read_spec(const struct arch *arch, struct spec *spec, struct 
     return status;
 }
 
+/* A number as a count of at most max; anything else, NaN too, is 0. */
+static size_t count_of(double value, double max)
+{
+    return value >= 1.0 && value <= max ? (size_t)value : 0;
+}
+
 /* ---- weights ----------------------------------------------------------------------------------------------------------------------- */
 
 struct finder {
@@ -467,7 +473,7 @@ static bool has_window(const struct finder *f, uint32_t l)
     if (f->spec->window == WINDOW_ALL) return (double)l >= f->spec->window_from;
     double flag;
     if (arch_number_at(f->arch, "sliding_pattern", 1, &flag) && arch_number_at(f->arch, "sliding_pattern", l, &flag) && flag <= 1.0) return flag > 0;
-    return period >= 1 && (l + 1) % (uint32_t)period != 0;
+    return count_of(period, 1 << 20) && (l + 1) % (uint32_t)count_of(period, 1 << 20) != 0;
 }
 
 static enum status layer(const struct finder *f, uint32_t l, struct err *err)
@@ -489,7 +495,7 @@ static enum status layer(const struct finder *f, uint32_t l, struct err *err)
     if (status == OK) status = there(f, "ffn_gate_inp", l) ? experts(f, l, out) : dense(f, l, out);
     if (status != OK) return err_wrap(err, status, "layer %u", l);
     const bool local = has_window(f, l);
-    out->window = local ? (size_t)f->spec->window_size : 0;
+    out->window = local ? count_of(f->spec->window_size, 0x1p40) : 0;
     out->rope = f->model->n_ropes > 1 && local ? 1 : 0;
     out->no_rope = arch_number_at(f->arch, "rope_layers", l, &uses_rope) && uses_rope < 0.5;
     return OK;
@@ -545,7 +551,7 @@ static enum status ropes(const struct finder *f)
     if (!(f->spec->rope_theta > 0)) return err_set(f->err, ERR_DATA, "the configuration does not say rope_theta");
     rope->theta = f->spec->rope_theta;
     rope->interleaved = f->spec->pairs == 1;
-    rope->n_dims = (size_t)fact_or(f, "rope_dim", floor((double)m->head_dim * fact_or(f, "rope_partial", 1.0)));
+    rope->n_dims = count_of(fact_or(f, "rope_dim", floor((double)m->head_dim * fact_or(f, "rope_partial", 1.0))), 0x1p40);
     if (rope->n_dims > m->head_dim || rope->n_dims % 2)
         return err_set(f->err, ERR_DATA, "%zu rotary dims of a head of %zu", rope->n_dims, m->head_dim);
     (void)arch_text(f->arch, "rope_scaling", &name);
@@ -630,12 +636,12 @@ static enum status sizes(const struct finder *f)
     struct arch_model *m = f->model;
     enum status status = size_of(f, "hidden", 1 << 24, &m->hidden);
     if (status == OK) status = size_of(f, "n_heads", 1 << 16, &m->n_heads);
-    if (status == OK && f->spec->n_kv_heads >= 1) m->n_kv_heads = (size_t)f->spec->n_kv_heads;
+    if (status == OK && f->spec->n_kv_heads >= 1) m->n_kv_heads = count_of(f->spec->n_kv_heads, 1 << 16);
     else if (status == OK) status = size_of(f, "n_kv_heads", 1 << 16, &m->n_kv_heads);
     if (status == OK) status = size_of(f, "head_dim", 1 << 16, &m->head_dim);
     if (status == OK && m->n_heads % m->n_kv_heads) status = err_set(f->err, ERR_DATA, "%zu heads on %zu key heads", m->n_heads, m->n_kv_heads);
     m->n_layers = arch_layers(f->arch);
-    m->n_experts_used = (size_t)fact_or(f, "n_experts_used", 0);
+    m->n_experts_used = count_of(fact_or(f, "n_experts_used", 0), ARCH_EXPERTS_MAX);
     return status;
 }
 
@@ -649,7 +655,7 @@ static enum status scalars(const struct finder *f)
     m->parallel = s->parallel;
     m->norm_topk = s->norm_topk;
     m->position = (enum model_position)s->position;
-    m->position_offset = (uint64_t)s->position_offset;
+    m->position_offset = count_of(s->position_offset, 0x1p40);
     m->router = (enum model_router)s->router;
     m->embed_scale = (float)s->embed_scale;
     m->residual_scale = (float)s->residual_scale;
