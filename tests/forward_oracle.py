@@ -483,6 +483,24 @@ def gguf(c, arch, keys, permute=False, plus_one=False, post_norms=False, transpo
     return head + [(f"{arch}.{k}", "f32", v) for k, v in keys.items() if isinstance(v, float)] + list(more), out
 
 
+def gguf_with_bias(c, names, arch, keys, head=None, grouped=False, kv=HEADS, more=()):
+    """The same for models with one matrix for q, k, v, which files have as [q; k; v]."""
+    words = {names["embed"].rsplit(".", 1)[0]: "token_embd", names["final"]: "output_norm", names.get("embed_norm"): "token_embd_norm", head: "output"}
+    for l in range(LAYERS):
+        for key, word in (("ln1", "attn_norm"), ("ln2", "ffn_norm"), ("qkv", "attn_qkv"), ("o", "attn_output"), ("up", "ffn_up"), ("down", "ffn_down")):
+            words[names["layer"].format(l) + names[key]] = f"blk.{l}.{word}"
+    out, dim, rep = [], HIDDEN // HEADS, HEADS // kv
+    for name, x in c.tensors.items():
+        module, ending = name.rsplit(".", 1)
+        if words[module].endswith("qkv") and grouped:
+            y = x.reshape(kv, rep + 2, dim, *x.shape[1:])
+            x = np.concatenate([y[:, :rep].reshape(-1, *x.shape[1:]), y[:, rep].reshape(-1, *x.shape[1:]), y[:, rep + 1].reshape(-1, *x.shape[1:])])
+        out.append((f"{words[module]}.{ending}", "F32", x.shape, np.ascontiguousarray(x)))
+    sizes = {"block_count": LAYERS, "embedding_length": HIDDEN, "attention.head_count": HEADS, "attention.head_count_kv": kv, "context_length": 64, "feed_forward_length": 4 * HIDDEN}
+    values = {**sizes, "attention.layer_norm_epsilon": 1e-5, **keys}
+    return [("general.architecture", "string", arch)] + [(f"{arch}.{k}", "u32" if isinstance(v, int) else "f32", v) for k, v in values.items()] + list(more), out
+
+
 RMS_KEY = {"attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 10000.0}
 
 
@@ -493,7 +511,12 @@ def gguf_cases():
     made["gemma3"] = gemma3("gemma3", 13, 12)
     made["qwen2_moe"] = qwen2_moe("qwen2_moe", 17, ())  # llama.cpp has no dense layers here
     made["gemma2"] = gemma2("gemma2", 12, 12)  # files do not say the scalar: it is that of a head
+    neox, bloom, falcon = case("gpt_neox"), case("bloom"), case("falcon")
     return {
+        "gpt_neox": (neox, *gguf_with_bias(neox, NEOX, "gptneox", {"rope.dimension_count": 4, "rope.freq_base": 10000.0}, head="embed_out", grouped=True,
+                                           more=[("gptneox.use_parallel_residual", "bool", True)])),
+        "bloom": (bloom, *gguf_with_bias(bloom, BLOOM, "bloom", {}, grouped=True)),
+        "falcon": (falcon, *gguf_with_bias(falcon, BLOOM, "falcon", {"rope.freq_base": 10000.0, "rope.dimension_count": dim}, kv=1)),
         "llama": (made["llama"], *gguf(made["llama"], "llama", {**RMS_KEY, "rope.dimension_count": dim}, permute=True)),
         "mixtral": (made["mixtral"], *gguf(made["mixtral"], "llama", {**RMS_KEY, "rope.dimension_count": dim, "expert_count": 4, "expert_used_count": 2}, permute=True)),
         "qwen2": (made["qwen2"], *gguf(made["qwen2"], "qwen2", RMS_KEY)),
