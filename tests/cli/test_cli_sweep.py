@@ -123,6 +123,19 @@ class Hashes(SweepTest):
         rows = self.sweep("q.llmq", "--formats", "int4,mxfp4", "--scale-dtype", "f16", "--allow-requantize")
         self.sweep("q.llmq", "--formats", "int4,mxfp4", "--allow-requantize")
 
+    def test_smoothing(self):
+        text = os.path.join(ROOT, "tests", "data", "tiny-text.txt")
+        short = write_bytes(self.path("short.txt"), read_bytes(text)[:1500])
+        self.ok("calibrate", "--in", TINY, "--text", short, "--out", "st.safetensors", "--seq", "128", "--quiet")
+        stats = self.path("st.safetensors")
+        rows = self.sweep(TINY, "--formats", "int4,nvfp4,q8_0,fp8_e4m3", "--group-sizes", "32,128x128", "--smooth", stats, "--alphas", "0,0.5")
+        self.assertEqual({r["alpha"] for r in rows}, {0, 0.5})
+        self.assertEqual(self.check_against_convert(TINY, rows), 10)
+        rows = self.sweep(TINY, "--formats", "nvfp4", "--smooth", stats, "--alphas", "0.5", "--eval-text", short, "--seq", "128", "--imatrix", stats)
+        self.assertEqual(self.check_against_convert(TINY, rows, "--imatrix", stats), 1)
+        there = self.ok_json("eval", "--in", "one.llmq", "--against", TINY, "--text", short, "--seq", "128")
+        self.assertAlmostEqual(rows[-1]["perplexity"], there["perplexity"], places=6)
+
     def test_the_same_for_threads_memory_and_kernels(self):
         model = self.awkward()
         args = ["--formats", "int4,uint3,mxfp4,nvfp4,fp8_e4m3,mx6", "--group-sizes", "32,channel,tensor,128x128", "--scale-rules", "absmax,mse,tqt"]
