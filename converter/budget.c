@@ -23,7 +23,7 @@
 
 enum {
     ROUNDS = 24,
-    SINGLES_MAX = 4096, /* options of all items up to which changes of one item are tried, */
+    SINGLES_MAX = 1024, /* options of all items up to which changes of one item are tried, */
     PAIRS_MAX = 128 /* and of two */
 };
 
