@@ -141,7 +141,7 @@ static void finish_row(const struct summing *summing, uint64_t nbytes, struct sw
     row->sum_dd = measure->sum_dd;
     row->sum_xx = measure->sum_xx;
     row->wsqnr_db = row->sum_wdd = row->sum_wxx = row->clipped = unknown;
-    row->perplexity = row->kl = row->perplexity_low = row->perplexity_high = unknown;
+    row->perplexity = row->kl = unknown;
 }
 
 static void add_tensor(const struct making *making, size_t i, struct summing *summing)

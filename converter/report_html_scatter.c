@@ -255,23 +255,12 @@ static void put_point(struct html *html, const struct view *view, const struct v
     html_put(html, "%s", measure->unit);
 }
 
-/* The 95 % interval of perplexity, where it is known. */
-static void put_interval(struct plot *plot, size_t v, double x)
-{
-    const struct sweep_row *total = plot->view->totals[v];
-    if (plot->measure != &view_measures[MEASURE_PERPLEXITY] || !isfinite(total->perplexity_low) || !isfinite(total->perplexity_high)) return;
-    const double low = fmax(total->perplexity_low, plot->y.low), high = fmin(total->perplexity_high, plot->y.high);
-    html_put(plot->html, "<path class=\"span\" style=\"stroke:var(--k%u)\" d=\"M%.1f %.1fV%.1f\"/>", plot->view->styles[v] % STYLE_COLOURS, x,
-             axis_pixel(&plot->y, low), axis_pixel(&plot->y, high));
-}
-
 static void put_marks(struct plot *plot)
 {
     double x, y;
     for (int pass = 0; pass < 2; pass++) /* those on the front lie above the others */
         for (size_t v = 0; v < plot->view->table->n_variants; v++) {
             if (plot->front[v] != (pass == 1) || !has_point(plot, v, &x, &y)) continue;
-            put_interval(plot, v, x);
             mark_path(plot->html, plot->view->styles[v], plot->front[v], x, y);
             html_put(plot->html, "><title>");
             put_point(plot->html, plot->view, plot->measure, v);

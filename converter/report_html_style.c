@@ -51,7 +51,6 @@ const char *const style_lines[] = {
     "svg .grid{stroke:var(--line);stroke-width:1;fill:none;shape-rendering:crispEdges}",
     "svg .front{stroke:var(--ink);stroke-width:1.2;fill:none;opacity:.55}",
     "svg .level{stroke:var(--mark);stroke-width:1.2;stroke-dasharray:5 4;fill:none}",
-    "svg .span{stroke-width:1.2;fill:none;opacity:.7}",
     "svg .mark{stroke-width:1.8;fill:var(--paper)}",
     "svg .on{stroke-width:1.2}",
     "svg .lead{stroke:var(--soft);stroke-width:.7;fill:none}",

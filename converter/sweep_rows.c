@@ -42,7 +42,7 @@ static void finish_row(const struct sweep *sweep, const struct summing *summing,
     row->sum_wxx = sweep->table->weighted ? sums->sum_wxx : unknown;
     row->wsqnr_db = sweep->table->weighted ? measure_sqnr_db(&weighed) : unknown;
     row->clipped = summing->clipped_known ? (summing->n_measured ? (double)sums->n_clipped / (double)summing->n_measured : 0.0) : unknown;
-    row->perplexity = row->kl = row->perplexity_low = row->perplexity_high = unknown;
+    row->perplexity = row->kl = unknown;
     if (!summing->hashed) return;
     const struct digest128 digest = digest_value(summing->hash);
     digest128_hex(&digest, row->hash);

@@ -58,7 +58,6 @@ struct sweep_row {
     char hash[DIGEST128_HEX]; /* of codes, scales and zeros, or of kept bytes; of roles and totals over those of their tensors (SWEEP.md); "" where a
                                  sample left something out */
     double perplexity, kl; /* of totals, with an eval text; else NaN. kl: mean over tokens, nats, against the model as it was read */
-    double perplexity_low, perplexity_high; /* 95 % interval where known; else NaN */
 };
 
 /* Counts of what stands in the planes of one tensor. */

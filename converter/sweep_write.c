@@ -91,8 +91,6 @@ ROW_NUMBER(wsqnr_db, line->row->wsqnr_db)
 ROW_NUMBER(max_error, line->row->max_error)
 ROW_NUMBER(clipped, line->row->clipped)
 ROW_NUMBER(perplexity, line->row->perplexity)
-ROW_NUMBER(perplexity_low, line->row->perplexity_low)
-ROW_NUMBER(perplexity_high, line->row->perplexity_high)
 ROW_NUMBER(kl, line->row->kl)
 
 static struct value get_alpha(const struct line *line)
@@ -141,8 +139,6 @@ static const struct column {
     { "max_error", get_max_error },
     { "clipped", get_clipped },
     { "perplexity", get_perplexity },
-    { "perplexity_low", get_perplexity_low },
-    { "perplexity_high", get_perplexity_high },
     { "kl", get_kl },
     { "hash", get_hash },
     { "sample", get_sample },

@@ -173,9 +173,7 @@ static struct sweep_table small_table(struct sweep_variant variants[2], struct s
                                   .clipped = nan_,
                                   .hash = "00ff",
                                   .perplexity = nan_,
-                                  .kl = nan_,
-                                  .perplexity_low = nan_,
-                                  .perplexity_high = nan_ };
+                                  .kl = nan_ };
     rows[1] = rows[0];
     rows[1].scope = SWEEP_TOTAL;
     rows[1].name = rows[1].role = "total";
@@ -206,7 +204,7 @@ static void csv(void **state)
     char *text = written(sweep_write_csv, &table);
     assert_string_equal(
         text, "format,group_size,scale_rule,alpha,scope,name,bpw,role,layer,tensor_format,weights,measured,bits,plane_bpw,mse,sqnr_db,wsqnr_db,"
-              "max_error,clipped,perplexity,perplexity_low,perplexity_high,kl,hash,sample,settings,skipped\r\n"
+              "max_error,clipped,perplexity,kl,hash,sample,settings,skipped\r\n"
               "\"int4:group=64,scale=f16\",64,absmax,0,tensor,\"a,\"\"b\"\"\n\",4.25,down,3,int4,128,128,544,4.25,1e-05,inf,,0.5,,,,,,00ff,1,"
               "--format int4,\r\n"
               "\"int4:group=64,scale=f16\",64,absmax,0,total,total,8.5,total,,int4,128,128,1088,4.25,1e-05,20,,0.5,0.125,4.5,,,,00ff,1,"

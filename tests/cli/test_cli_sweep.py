@@ -7,7 +7,7 @@ import signal
 from cli_support import *
 
 COLUMNS = ["format", "group_size", "scale_rule", "alpha", "scope", "name", "bpw", "role", "layer", "tensor_format", "weights", "measured", "bits",
-           "plane_bpw", "mse", "sqnr_db", "wsqnr_db", "max_error", "clipped", "perplexity", "perplexity_low", "perplexity_high", "kl", "hash", "sample",
+           "plane_bpw", "mse", "sqnr_db", "wsqnr_db", "max_error", "clipped", "perplexity", "kl", "hash", "sample",
            "settings", "skipped"]
 
 

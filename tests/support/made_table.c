@@ -90,9 +90,7 @@ static struct sweep_row tensor_row(const struct made *made, size_t v, size_t lay
                              .layer = (uint32_t)layer,
                              .n_weights = roles[role].n,
                              .perplexity = (double)NAN,
-                             .kl = (double)NAN,
-                             .perplexity_low = (double)NAN,
-                             .perplexity_high = (double)NAN };
+                             .kl = (double)NAN };
     const bool kept = roles[role].factor == 0.0;
     row.format = kept ? "keep" : format->format;
     row.bits = row.plane_bits = (uint64_t)(n * (kept ? 16.0 : format->bits + format->scale_bits / format->group));
@@ -129,14 +127,12 @@ static void make_rows(const struct made *made, struct sweep_table *table, size_t
         row.name = row.role = role < N_ROLES ? roles[role].role : "total";
         row.format = variant->format;
         row.layer = SWEEP_NO_LAYER;
-        row.perplexity = row.kl = row.perplexity_low = row.perplexity_high = (double)NAN;
+        row.perplexity = row.kl = (double)NAN;
         if (role == N_ROLES) row.bits += 80000;
         finish_row(&row);
         if (role == N_ROLES && made->perplexity) {
             row.kl = 1.7 * row.sum_dd / row.sum_xx;
             row.perplexity = 8.25 * exp(row.kl);
-            row.perplexity_low = row.perplexity - 0.12;
-            row.perplexity_high = row.perplexity + 0.12;
         }
         table->rows[table->n_rows++] = row;
     }
