@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdatomic.h>
 
 #include "smoothquant/stats_kind.h"
 
@@ -16,15 +17,15 @@ struct setting {
     struct windows windows;
     struct calibrate_options options;
     volatile sig_atomic_t stop;
-    uint64_t seen, stop_after; /* tokens that went through layers */
+    atomic_uint_fast64_t seen; /* tokens that went through layers */
+    uint64_t stop_after;
     char *dir;
 };
 
 static void count(void *context, uint64_t n)
 {
     struct setting *s = context;
-    s->seen += n;
-    if (s->seen >= s->stop_after) s->stop = 2;
+    if (atomic_fetch_add(&s->seen, n) + n >= s->stop_after) s->stop = 2;
 }
 
 static void open_setting(struct setting *s)
@@ -116,11 +117,11 @@ static void test_resume(void **state)
 }
 
 static ssize_t (*real_pwrite)(int fd, const void *buf, size_t nbytes, off_t offset);
-static int writes_left;
+static atomic_int writes_left;
 
 static ssize_t few_writes(int fd, const void *buf, size_t nbytes, off_t offset)
 {
-    if (writes_left-- > 0) return real_pwrite(fd, buf, nbytes, offset);
+    if (atomic_fetch_sub(&writes_left, 1) > 0) return real_pwrite(fd, buf, nbytes, offset);
     errno = ENOSPC;
     return -1;
 }

@@ -205,11 +205,11 @@ static void csv(void **state)
     assert_string_equal(
         text, "format,group_size,scale_rule,alpha,scope,name,bpw,role,layer,tensor_format,weights,measured,bits,plane_bpw,mse,sqnr_db,wsqnr_db,"
               "max_error,clipped,perplexity,kl,hash,sample,settings,skipped\r\n"
-              "\"int4:group=64,scale=f16\",64,absmax,0,tensor,\"a,\"\"b\"\"\n\",4.25,down,3,int4,128,128,544,4.25,1e-05,inf,,0.5,,,,,,00ff,1,"
+              "\"int4:group=64,scale=f16\",64,absmax,0,tensor,\"a,\"\"b\"\"\n\",4.25,down,3,int4,128,128,544,4.25,1e-05,inf,,0.5,,,,00ff,1,"
               "--format int4,\r\n"
-              "\"int4:group=64,scale=f16\",64,absmax,0,total,total,8.5,total,,int4,128,128,1088,4.25,1e-05,20,,0.5,0.125,4.5,,,,00ff,1,"
+              "\"int4:group=64,scale=f16\",64,absmax,0,total,total,8.5,total,,int4,128,128,1088,4.25,1e-05,20,,0.5,0.125,4.5,,00ff,1,"
               "--format int4,\r\n"
-              "mxfp4,channel,default,0.5,total,total,nan,total,,,,,,,,,,,,,,,,,1,--format mxfp4,\"no \"\"channel\"\", no\"\r\n");
+              "mxfp4,channel,default,0.5,total,total,nan,total,,,,,,,,,,,,,,,1,--format mxfp4,\"no \"\"channel\"\", no\"\r\n");
     free(text);
 }
 
