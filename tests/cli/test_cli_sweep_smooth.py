@@ -1,5 +1,6 @@
 """sweep --smooth --alphas: rows against separate conversions by hash, weighed error against numpy, perplexity of the file, resuming, refusals."""
 import shlex
+import unittest
 
 from cli_support import *
 from smooth_support import Recipe, read_safetensors, save_model, smooth_models, write_stats
@@ -55,6 +56,7 @@ class Hashes(SmoothSweepTest):
         plain = self.sweep(TINY, "--formats", "int4")
         self.assertEqual([r["hash"] for r in plain], [r["hash"] for r in rows if r["format"] == "int4" and r["alpha"] == 0])
 
+    @unittest.skipIf(LIGHT, "slow")
     def test_observed_groups_kept_consumers_and_rules(self):
         common = ["--keep", "*q_proj*", "--rule", "role:down=int8:group=tensor"]
         rows = self.sweep(TINY, "--formats", "int4,nvfp4,uint3:rule=mse", "--group-sizes", "16,channel,128x128", "--smooth", statistics(), "--alphas", "0.3,0", *common)
@@ -100,6 +102,7 @@ class Hashes(SmoothSweepTest):
                 if row["scope"] == "tensor":
                     self.assertEqual(row["hash"], hashes[row["name"]], settings)
 
+    @unittest.skipIf(LIGHT, "slow")
     def test_the_same_for_threads_memory_and_kernels(self):
         self.made(smooth_models.llama(1, heads=8, kv=2, hd=32, hidden=256, ffn=1200, layers=1), dtype="BF16")
         args = ["--formats", "int4,nvfp4,mxfp4", "--group-sizes", "16,32,tensor", "--scale-rules", "mse,search", "--smooth", "s", "--alphas", "0,0.5,auto", "--imatrix", "s"]
@@ -161,6 +164,7 @@ class Figures(SmoothSweepTest):
 class Resume(SmoothSweepTest):
     ARGS = ["--in", TINY, "--formats", "int4", "--group-sizes", "32,64", "--smooth", "s", "--alphas", "0,0.5,auto", "--imatrix", "s"]
 
+    @unittest.skipIf(LIGHT, "slow")
     def test_gone_on_with(self):
         """A run whose last step fails leaves the state of all tensors; of that some lines, as after a kill."""
         shutil.copy(statistics(), self.path("s"))
