@@ -695,6 +695,13 @@ static void free_all(struct pipeline *pipeline)
     digest_close(pipeline->stream);
 }
 
+/* The name under which progress is shown. */
+static const char *phase_of(const struct plan *plan)
+{
+    if (plan->smoothing && !plan->n_quantised) return "smooth";
+    return plan->writer->quantised ? "convert" : "dequantize";
+}
+
 enum status pipeline_run(const struct app *app, const struct plan *plan, struct outset *set, struct result *result, struct err *err)
 {
     struct pipeline pipeline = { .app = app, .plan = plan, .result = result };
@@ -703,7 +710,7 @@ enum status pipeline_run(const struct app *app, const struct plan *plan, struct 
     enum status status = make_all(&pipeline, err);
     if (!status) status = plan->writer->open(set, plan->outs, plan->n_tensors, plan->blobs, plan->n_blobs, &plan->options, &pipeline.writer, err);
     if (!status) {
-        pipeline.progress = progress_open(app, plan->writer->quantised ? "convert" : "dequantize", plan->read_nbytes - plan->scan_nbytes);
+        pipeline.progress = progress_open(app, phase_of(plan), plan->read_nbytes - plan->scan_nbytes);
         status = run_passes(&pipeline, err);
         progress_close(pipeline.progress);
     }

@@ -233,7 +233,6 @@ static enum status refuse_unknown(const struct plan *plan, size_t i, struct err 
     return err_set(err, ERR_UNSUPPORTED, "tensor '%s' has type %s, which llmq cannot decode", name, tensor->format ? tensor->format : "?");
 }
 
-/* Codes that go as they are from the layout of the source to that of the output. */
 /* Whether the writer can hold tensors coded so. */
 static enum status check_blocks(const struct quant *quant, const struct shape *shape, struct err *err)
 {
@@ -242,6 +241,7 @@ static enum status check_blocks(const struct quant *quant, const struct shape *s
     return quant->blocks ? layout_check_blocks(quant, err) : OK;
 }
 
+/* Codes that go as they are from the layout of the source to that of the output. */
 static enum status plan_carry(struct plan *plan, size_t i, struct err *err)
 {
     struct plan_entry *entry = &plan->entries[i];
@@ -677,7 +677,7 @@ static enum status keep_tensor(struct app *app, struct recipe *recipe, const str
     const struct tensor *tensor = plan_tensor(plan, i);
     enum status status = recipe_decide(recipe, facts, tensor, verdict, err);
     out_common(plan, i, &plan->outs[i]);
-    if (!status && !verdict->keep) status = fall_back(app, recipe, plan, i, err);
+    if (!status && !verdict->keep && !quant_fits(&verdict->quant, tensor_cols(tensor))) status = fall_back(app, recipe, plan, i, err);
     if (status) return status;
     if (!tensor->quantised) plan_keep(plan, i);
     else if (plan->writer->quantised) return plan_carry(plan, i, err);

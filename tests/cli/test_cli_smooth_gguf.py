@@ -80,6 +80,13 @@ class GgufModels(SmoothTest):
                 self.convert("m.gguf", "c.gguf", "--format", how, "--force")
                 self.assertNotEqual(a["blk.0.attn_q.weight"].data, gguf_reader.read(self.path("c.gguf")).tensors["blk.0.attn_q.weight"].data)
 
+    def test_a_format_that_gguf_cannot_hold(self):
+        """Nothing is quantised, so the format that alphas are meant for need not be one of GGUF; nobody says it is a dequantisation."""
+        self.make("llama-gqa4")
+        result = self.ok("smooth", "--in", "m.gguf", "--smooth", "s", "--format", "int4", "--group-size", "16", "--out", "o.gguf", "--progress", "plain")
+        self.assertIn("folded", result.out)
+        self.assertNotIn("dequantize", result.err)
+
     def test_statistics_of_llama_cpp(self):
         """An imatrix, both kinds, gives the factors of llmq's own file; its names serve Hugging Face models too."""
         g, before = self.make("llama-gqa4")
