@@ -105,7 +105,7 @@ class Hashes(SmoothSweepTest):
     @unittest.skipIf(LIGHT, "slow")
     def test_the_same_for_threads_memory_and_kernels(self):
         self.made(smooth_models.llama(1, heads=8, kv=2, hd=32, hidden=256, ffn=1200, layers=1), dtype="BF16")
-        args = ["--formats", "int4,nvfp4,mxfp4", "--group-sizes", "16,32,tensor", "--scale-rules", "mse,search", "--smooth", "s", "--alphas", "0,0.5,auto", "--imatrix", "s"]
+        args = ["--formats", "int4,nvfp4,mxfp4", "--group-sizes", "16,32,tensor", "--scale-rules", "mse,search", "--smooth", "s", "--alphas", "0.5,auto", "--alpha-step", "0.5", "--imatrix", "s"]
         seen = set()
         for env in ({}, {"LLMQ_KERNELS": "portable"}):
             for more in (["--threads", "1", "--max-ram", "16M"], ["--threads", "7"]):
