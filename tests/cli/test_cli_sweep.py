@@ -3,6 +3,7 @@ import csv
 import io
 import shlex
 import signal
+import unittest
 
 from cli_support import *
 
@@ -81,6 +82,7 @@ class Hashes(SweepTest):
         rows = self.sweep(TINY, "--formats", "uint4,nf4,fp8_e4m3,q8_0,q4_k,mx6,bf16", "--group-sizes", "32,channel,tensor,128x128,256")
         self.assertGreaterEqual(self.check_against_convert(TINY, rows), 15)
 
+    @unittest.skipIf(LIGHT, "slow")
     def test_every_rule(self):
         rules = "absmax,mse,minmax,percentile,mse-hist,histogram-pro,3sd,kl-j,tqt,lsq,pact,floor,even,ceil,rceil,search,reference"
         rows = self.sweep(TINY, "--formats", "int4,mxfp4,uint3,bfp12", "--scale-rules", rules, "--tensors", "role:down")
@@ -108,6 +110,7 @@ class Hashes(SweepTest):
         rows = self.sweep(model, "--formats", "int4,uint3,mxfp4,nvfp4,fp8_e4m3,mx6,int5:rule=mse,q8_0", "--group-sizes", "32,48,channel,tensor,128x128")
         self.assertGreater(self.check_against_convert(model, rows), 20)
 
+    @unittest.skipIf(LIGHT, "slow")
     def test_observed_and_learned_scales_of_whole_tensors(self):
         model = self.awkward()
         rows = self.sweep(model, "--formats", "int4", "--group-sizes", "tensor", "--scale-rules", "absmax,mse,percentile,tqt,lsq,pact,kl-j,histogram-pro")
@@ -123,6 +126,7 @@ class Hashes(SweepTest):
         rows = self.sweep("q.llmq", "--formats", "int4,mxfp4", "--scale-dtype", "f16", "--allow-requantize")
         self.sweep("q.llmq", "--formats", "int4,mxfp4", "--allow-requantize")
 
+    @unittest.skipIf(LIGHT, "slow")
     def test_smoothing(self):
         text = os.path.join(ROOT, "tests", "data", "tiny-text.txt")
         short = write_bytes(self.path("short.txt"), read_bytes(text)[:1500])
@@ -136,6 +140,7 @@ class Hashes(SweepTest):
         there = self.ok_json("eval", "--in", "one.llmq", "--against", TINY, "--text", short, "--seq", "128")
         self.assertAlmostEqual(rows[-1]["perplexity"], there["perplexity"], places=6)
 
+    @unittest.skipIf(LIGHT, "slow")
     def test_the_same_for_threads_memory_and_kernels(self):
         model = self.awkward()
         args = ["--formats", "int4,uint3,mxfp4,nvfp4,fp8_e4m3,mx6", "--group-sizes", "32,channel,tensor,128x128", "--scale-rules", "absmax,mse,tqt"]
