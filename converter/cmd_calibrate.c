@@ -15,6 +15,7 @@
 #include "base/digest.h"
 #include "converter/live_model.h"
 #include "converter/print.h"
+#include "converter/statistics.h"
 #include "converter/version.h"
 #include "smoothquant/calibrate.h"
 #include "smoothquant/forward_quantised.h"
@@ -271,13 +272,10 @@ static enum status rename_entries(const struct app *app, struct job *job, const 
     struct name_map *map = NULL;
     struct stats_set *renamed = NULL;
     struct stats_renamed done = { 0 };
-    char *path = NULL;
     if (kind == &stats_kind_safetensors || arch_is_gguf(job->live.arch)) return OK;
-    enum status status = app_config_path(app, "names.yaml", &path, err);
-    if (status == OK) status = name_map_open(app->io, path, &map, err);
+    enum status status = names_open(app, &map, err);
     if (status == OK) status = stats_to_gguf_names(job->set, map, &renamed, &done, err);
     name_map_close(map);
-    free(path);
     if (status != OK) return status;
     stats_close(job->set);
     job->set = renamed;
@@ -303,9 +301,7 @@ static enum status write_set(struct app *app, struct job *job, struct err *err)
     if (status == OK) status = rename_entries(app, job, kind, err);
     if (status == OK) status = stats_save(app->io, job->set, out, settings_flag(&app->settings, SET_FORCE), NULL, 0, &left, &nbytes, err);
     if (status != OK) return status;
-    if (left.n_entries + left.n_fields)
-        app_note(app, "%s cannot hold %llu entries, and %llu fields of others", kind->name, (unsigned long long)left.n_entries,
-                 (unsigned long long)left.n_fields);
+    statistics_note_left(app, kind, &left);
     if (missing) app_note(app, "%llu experts saw no token", (unsigned long long)missing);
     if (settings_flag(&app->settings, SET_JSON)) {
         printf("{\"in\":");

@@ -15,6 +15,7 @@
 
 #include "converter/app.h"
 #include "converter/print.h"
+#include "converter/statistics.h"
 #include "smoothquant/name_map.h"
 #include "smoothquant/stats_kind.h"
 #include "smoothquant/stats_merge.h"
@@ -246,18 +247,15 @@ static enum status split_stacks(struct app *app, const struct name_map *map, boo
 /* Kinds other than llmq's own are read by tools that know GGUF names only. */
 static enum status rename_for(struct app *app, const struct stats_kind *kind, struct stats_set **set, struct err *err)
 {
-    char *path = NULL;
     struct name_map *map = NULL;
     struct stats_set *renamed = NULL;
     struct stats_renamed done = { 0 };
     bool keeps_names = kind == &stats_kind_safetensors;
     if (keeps_names && !settings_given(&app->settings, SET_EXPERTS)) return OK;
-    enum status status = app_config_path(app, "names.yaml", &path, err);
-    if (status == OK) status = name_map_open(app->io, path, &map, err);
+    enum status status = names_open(app, &map, err);
     if (status == OK) status = split_stacks(app, map, kind == &stats_kind_imatrix_gguf, *set, err);
     if (status == OK && !keeps_names) status = stats_to_gguf_names(*set, map, &renamed, &done, err);
     name_map_close(map);
-    free(path);
     if (status != OK || keeps_names) return status;
     stats_close(*set);
     *set = renamed;
@@ -291,9 +289,7 @@ static enum status write_set(struct app *app, struct stats_set **set, const char
     enum status status = rename_for(app, kind, set, err);
     if (status == OK) status = stats_save(app->io, *set, out, settings_flag(&app->settings, SET_FORCE), paths, n, &left, &nbytes, err);
     if (status != OK) return status;
-    if (left.n_entries + left.n_fields)
-        app_note(app, "%s cannot hold %llu entries, and %llu fields of others", kind->name, (unsigned long long)left.n_entries,
-                 (unsigned long long)left.n_fields);
+    statistics_note_left(app, kind, &left);
     print_done(app, out, kind, *set, &left, nbytes);
     return OK;
 }

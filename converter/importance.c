@@ -1,6 +1,6 @@
 /* importance.c: see importance.h.
  *
- * Drawing: --imatrix FILE -> stats_open -> stats_lookup -> for each quantised tensor stats_importance -> counted -> kept where the format heeds it.
+ * Drawing: --imatrix FILE -> statistics_open -> for each quantised tensor stats_importance -> counted -> kept where the format heeds it.
  * Why this way: see importance.h.
  * Corner cases: experts are counted in stacks, and where each has a tensor of its own; a tensor all of whose matrices lack statistics counts as one
  * without, whatever their number; entries of the file that belong to no quantised tensor (a head that is kept) are named in a note.
@@ -14,42 +14,16 @@
 #include "base/json.h"
 #include "base/size.h"
 #include "base/text.h"
-#include "smoothquant/stats_kind.h"
-
-/* What is open while the plan is weighed. */
-struct sources {
-    struct name_map *map;
-    struct stats_set *set;
-    struct stats_lookup *lookup;
-};
-
-static enum status open_sources(struct app *app, const char *path, struct sources *sources, struct err *err)
-{
-    char *map_path = NULL;
-    enum status status = app_config_path(app, "names.yaml", &map_path, err);
-    if (!status) status = name_map_open(app->io, map_path, &sources->map, err);
-    free(map_path);
-    if (!status) status = stats_open(app->io, path, 0, &sources->set, NULL, err);
-    if (!status) status = stats_lookup_open(sources->set, sources->map, &sources->lookup, err);
-    for (size_t i = 0; !status && i < sources->set->n_notes; i++) app_note(app, "%s", sources->set->notes[i]);
-    return status;
-}
-
-static void close_sources(struct sources *sources)
-{
-    stats_lookup_close(sources->lookup);
-    stats_close(sources->set);
-    name_map_close(sources->map);
-}
+#include "converter/statistics.h"
 
 /* True for a matrix that is one expert, by itself. */
-static bool is_expert(const struct sources *sources, const char *name)
+static bool is_expert(const struct statistics *statistics, const char *name)
 {
     struct name_place place;
-    return name_map_find(sources->map, name, &place) && place.expert != NAME_NONE;
+    return name_map_find(statistics->map, name, &place) && place.expert != NAME_NONE;
 }
 
-static enum status weigh_tensor(const struct sources *sources, struct plan *plan, size_t i, struct err *err)
+static enum status weigh_tensor(const struct statistics *statistics, struct plan *plan, size_t i, struct err *err)
 {
     struct plan_entry *entry = &plan->entries[i];
     struct weighing *weighing = &plan->weighing;
@@ -57,13 +31,13 @@ static enum status weigh_tensor(const struct sources *sources, struct plan *plan
     const struct tensor *tensor = plan_tensor(plan, i);
     struct importance *importance = &entry->importance;
     const float *factors = entry->fold ? entry->fold->cols : NULL;
-    enum status status = stats_importance_migrated(sources->lookup, tensor->name, entry->shape.n_matrices, entry->shape.cols, factors,
+    enum status status = stats_importance_migrated(statistics->lookup, tensor->name, entry->shape.n_matrices, entry->shape.cols, factors,
                                                    factors ? entry->fold->n_sets : 0, importance, err);
     if (status) return status;
     const bool found = importance->n_without < importance->n_mat;
     weighing->n_of++;
     weighing->n_tensors += found;
-    if (importance->n_mat > 1 || is_expert(sources, tensor->name)) weighing->n_experts_without += importance->n_without;
+    if (importance->n_mat > 1 || is_expert(statistics, tensor->name)) weighing->n_experts_without += importance->n_without;
     const bool heeds = found && codec_heeds_importance(quant);
     weighing->n_heeding += heeds;
     if (!heeds) {
@@ -76,17 +50,17 @@ static enum status weigh_tensor(const struct sources *sources, struct plan *plan
 }
 
 /* What the user should know of a file that was read well. */
-static enum status judge(const struct app *app, const struct sources *sources, const struct weighing *weighing, struct err *err)
+static enum status judge(const struct app *app, const struct statistics *statistics, const struct weighing *weighing, struct err *err)
 {
-    const size_t n_unused = stats_lookup_unused(sources->lookup);
+    const size_t n_unused = stats_lookup_unused(statistics->lookup);
     char name[200];
-    const char *first = n_unused ? sources->set->entries[stats_lookup_next_unused(sources->lookup, SIZE_MAX)].name : "";
+    const char *first = n_unused ? statistics->set->entries[stats_lookup_next_unused(statistics->lookup, SIZE_MAX)].name : "";
     err_name(first, strlen(first), name, sizeof name);
     if (weighing->n_of && !weighing->n_tensors)
         return err_set(err, ERR_USAGE, "--imatrix '%s': none of its %zu entries is about a tensor that is quantised%s%s%s", weighing->path,
-                       sources->set->n_entries, n_unused ? " (the first: '" : "", name, n_unused ? "')" : "");
+                       statistics->set->n_entries, n_unused ? " (the first: '" : "", name, n_unused ? "')" : "");
     if (n_unused)
-        app_note(app, "%zu of %zu entries of '%s' are about no tensor that is quantised (the first: '%s')", n_unused, sources->set->n_entries,
+        app_note(app, "%zu of %zu entries of '%s' are about no tensor that is quantised (the first: '%s')", n_unused, statistics->set->n_entries,
                  weighing->path, name);
     if (weighing->n_tensors && !weighing->n_heeding)
         app_note(app, "no scale is searched by error, so that '%s' changes nothing; --scale-rule mse or search would", weighing->path);
@@ -131,20 +105,20 @@ static enum status record(struct plan *plan, struct err *err)
 
 enum status plan_weigh(struct app *app, struct plan *plan, struct err *err)
 {
-    struct sources sources = { 0 };
+    struct statistics statistics = { 0 };
     char name[200];
     if (!settings_given(&app->settings, SET_IMATRIX)) return OK;
     const char *path = settings_text(&app->settings, SET_IMATRIX);
     plan->weighing.path = path;
-    enum status status = open_sources(app, path, &sources, err);
+    enum status status = statistics_open(app, path, &statistics, err);
     for (size_t i = 0; i < plan->n_tensors && !status; i++) {
         if (plan->entries[i].fate != FATE_QUANTISE) continue;
-        status = weigh_tensor(&sources, plan, i, err);
+        status = weigh_tensor(&statistics, plan, i, err);
         if (status) status = err_wrap(err, status, "--imatrix '%s'", err_name(path, strlen(path), name, sizeof name));
     }
-    if (!status) status = judge(app, &sources, &plan->weighing, err);
-    if (!status) plan->weighing.peak_nbytes = sources.set->nbytes;
+    if (!status) status = judge(app, &statistics, &plan->weighing, err);
+    if (!status) plan->planning_nbytes = size_max(plan->planning_nbytes, statistics.set->nbytes);
     if (!status && plan->weighing.n_heeding) status = record(plan, err);
-    close_sources(&sources);
+    statistics_close(&statistics);
     return status;
 }

@@ -574,8 +574,8 @@ static uint64_t index_memory(const struct plan *plan)
     for (size_t i = 0; i < container->n_tensors; i++)
         total += sizeof *container->tensors + NAME_NBYTES + strlen(container->tensors[i].name) +
                  container->tensors[i].rank * sizeof *container->tensors[i].dims;
-    const uint64_t statistics = plan->weighing.peak_nbytes; /* held while there are no workers yet */
-    return total + plan->weighing.nbytes + plan->smoothing_nbytes + (statistics > plan->ram_nbytes ? statistics - plan->ram_nbytes : 0);
+    const uint64_t planning = plan->planning_nbytes; /* held while there are no workers yet */
+    return total + plan->weighing.nbytes + plan->smoothing_nbytes + (planning > plan->ram_nbytes ? planning - plan->ram_nbytes : 0);
 }
 
 static enum status finish_plan(struct plan *plan, struct err *err)

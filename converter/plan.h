@@ -66,7 +66,6 @@ struct weighing {
     uint64_t n_heeding; /* those of n_tensors that search by error */
     uint64_t n_experts_without;
     uint64_t nbytes; /* of the weights, which stay */
-    uint64_t peak_nbytes; /* of the statistics, which are freed before the run */
     char name[200]; /* what the output records where anything heeds it: path without folders, odd bytes as \xNN */
     char *metadata_json; /* the source's metadata and that name; owned */
 };
@@ -87,7 +86,8 @@ struct plan {
     enum nonfinite nonfinite;
     struct weighing weighing;
     struct smoothing *smoothing; /* what --smooth decided (smooth.h); NULL: nothing is migrated */
-    uint64_t smoothing_nbytes; /* of the factors, which stay */
+    uint64_t smoothing_nbytes; /* of the factors, and of the recipe that is to be written, which stay */
+    uint64_t planning_nbytes; /* most that was held while the plan was made and is freed before the run: statistics, factors of groups */
     size_t migrated_tile_nbytes; /* largest tile of a migrated tensor in f32 */
     const struct budget_report *budget; /* what --target-bpw or --target-size came to (budget.h); NULL: not asked; not owned */
     bool measure;

@@ -17,37 +17,10 @@
 #include "base/size.h"
 #include "converter/smooth_choose.h"
 #include "converter/smooth_recipe.h"
+#include "converter/statistics.h"
 #include "smoothquant/arch.h"
-#include "smoothquant/stats_kind.h"
-
-/* What is open while the migration is decided. */
-struct sources {
-    struct name_map *map;
-    struct stats_set *set;
-    struct stats_lookup *lookup;
-};
 
 /* ---- opening ---------------------------------------------------------------------------------------------------------------------- */
-
-static enum status open_sources(struct app *app, const char *path, struct sources *sources, struct err *err)
-{
-    char *map_path = NULL;
-    if (!path) return OK;
-    enum status status = app_config_path(app, "names.yaml", &map_path, err);
-    if (!status) status = name_map_open(app->io, map_path, &sources->map, err);
-    free(map_path);
-    if (!status) status = stats_open(app->io, path, 0, &sources->set, NULL, err);
-    if (!status) status = stats_lookup_open(sources->set, sources->map, &sources->lookup, err);
-    for (size_t i = 0; !status && i < sources->set->n_notes; i++) app_note(app, "%s", sources->set->notes[i]);
-    return status;
-}
-
-static void close_sources(struct sources *sources)
-{
-    stats_lookup_close(sources->lookup);
-    stats_close(sources->set);
-    name_map_close(sources->map);
-}
 
 /* The groups of the model's architecture. Without folding a model of no known architecture has none, and that is no error. */
 static enum status open_groups(struct app *app, struct plan *plan, struct smoothing *smoothing, struct err *err)
@@ -110,22 +83,22 @@ static bool has_target(const struct plan *plan, const struct smooth_group *group
 }
 
 /* The statistics of the group's input: those of the first consumer that has some. */
-static enum status find_statistics(const struct sources *sources, const struct plan *plan, struct choice *choice, struct err *err)
+static enum status find_statistics(const struct statistics *statistics, const struct plan *plan, struct choice *choice, struct err *err)
 {
     const struct smooth_group *group = choice->outcome->group;
     enum status status = OK;
-    for (size_t i = 0; sources->lookup && i < group->n_consumers && !choice->slice.entry && !status; i++) {
+    for (size_t i = 0; statistics->lookup && i < group->n_consumers && !choice->slice.entry && !status; i++) {
         const struct smooth_side *side = &group->consumers[i];
         const struct tensor *tensor = &plan->container->tensors[side->tensor];
         const uint64_t n_mats = plan->entries[side->tensor].shape.n_matrices;
-        status = stats_lookup_find(sources->lookup, tensor->name, n_mats, side->mat, group->n, &choice->slice, err);
+        status = stats_lookup_find(statistics->lookup, tensor->name, n_mats, side->mat, group->n, &choice->slice, err);
     }
     return status;
 }
 
 /* Layers behind one norm read the same activations, so statistics that are not the same were made on another model, or in another way. Experts see the
  * tokens that are sent to them. */
-static enum status compare_statistics(struct app *app, const struct sources *sources, const struct plan *plan, const struct choice *choice,
+static enum status compare_statistics(struct app *app, const struct statistics *statistics, const struct plan *plan, const struct choice *choice,
                                       bool *told, struct err *err)
 {
     const struct smooth_group *group = choice->outcome->group;
@@ -135,7 +108,7 @@ static enum status compare_statistics(struct app *app, const struct sources *sou
         const struct tensor *tensor = &plan->container->tensors[group->consumers[i].tensor];
         struct stats_slice other;
         if (group->on_request || plan->entries[group->consumers[i].tensor].shape.n_matrices > 1) return OK;
-        status = stats_lookup_find(sources->lookup, tensor->name, 1, 0, group->n, &other, err);
+        status = stats_lookup_find(statistics->lookup, tensor->name, 1, 0, group->n, &other, err);
         if (status || !other.entry || !other.entry->values[STATS_SUM2] || !mine->entry->values[STATS_SUM2]) continue;
         const double *a = mine->entry->values[STATS_SUM2] + mine->mat * mine->entry->n_in + mine->first;
         const double *b = other.entry->values[STATS_SUM2] + other.mat * other.entry->n_in + other.first;
@@ -191,15 +164,15 @@ static void check_search(const struct plan *plan, const struct smooth_options *o
     leave(choice->outcome, "its matrices are stored as [in, out], so their groups of weights share a factor, and a search has nothing to judge");
 }
 
-static enum status make_choice(struct app *app, const struct sources *sources, const struct plan *plan, const struct smooth_options *options,
+static enum status make_choice(struct app *app, const struct statistics *statistics, const struct plan *plan, const struct smooth_options *options,
                                struct choice *choice, bool *told, struct err *err)
 {
     struct smooth_outcome *outcome = choice->outcome;
     check_group(plan, options, outcome);
     if (options->gain) check_search(plan, options, choice);
     if (outcome->fate == SMOOTH_LEFT || options->gain) return OK;
-    enum status status = find_statistics(sources, plan, choice, err);
-    if (!status && sources->lookup) status = compare_statistics(app, sources, plan, choice, told, err);
+    enum status status = find_statistics(statistics, plan, choice, err);
+    if (!status && statistics->lookup) status = compare_statistics(app, statistics, plan, choice, told, err);
     if (!status && !choice->slice.entry) leave(outcome, "there are no statistics of its input");
     else if (!status && !has_tokens(&choice->slice)) leave(outcome, "no token of the statistics went through it");
     if (!status) check_search(plan, options, choice);
@@ -317,6 +290,22 @@ static enum status apply_outcome(struct plan *plan, struct smoothing *smoothing,
     return status ? status : fold_group(plan, smoothing, outcome, err);
 }
 
+/* Frees the factors of the groups, once the tensors have theirs, and returns how many bytes they were. */
+static uint64_t drop_factors(struct smoothing *smoothing)
+{
+    uint64_t nbytes = 0;
+    for (size_t i = 0; i < smoothing->n_outcomes; i++) {
+        struct smooth_outcome *outcome = &smoothing->outcomes[i];
+        if (outcome->s) nbytes += (outcome->group->n + smooth_group_producers(outcome->group)) * 2 * sizeof(float);
+        free(outcome->s);
+        free(outcome->consumers);
+        free(outcome->producers);
+        free(outcome->others);
+        outcome->s = outcome->consumers = outcome->producers = outcome->others = NULL;
+    }
+    return nbytes;
+}
+
 /* Consumers were read once for their maxima. */
 static void count_reads(struct plan *plan, const struct smoothing *smoothing)
 {
@@ -340,7 +329,6 @@ static enum status apply_all(struct plan *plan, struct smoothing *smoothing, str
     for (size_t i = 0; i < plan->n_tensors && !status; i++)
         status = plan_set_migration(plan, i, smoothing->folds.of[i], smoothing->input_scales[i], err);
     if (!smoothing->options.recipe && !smoothing->options.inverse) count_reads(plan, smoothing);
-    plan->smoothing_nbytes = smoothing->folds.nbytes;
     return status;
 }
 
@@ -363,7 +351,7 @@ static enum status make_outcomes(struct smoothing *smoothing, struct err *err)
 }
 
 /* Decides groups [first, n_outcomes). */
-static enum status decide(struct app *app, struct plan *plan, struct smoothing *smoothing, const struct sources *sources, size_t first,
+static enum status decide(struct app *app, struct plan *plan, struct smoothing *smoothing, const struct statistics *statistics, size_t first,
                           struct err *err)
 {
     const size_t n = smoothing->n_outcomes - first;
@@ -372,14 +360,15 @@ static enum status decide(struct app *app, struct plan *plan, struct smoothing *
     enum status status = choices ? OK : err_set(err, ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < n && !status; i++) {
         choices[i].outcome = &smoothing->outcomes[first + i];
-        status = make_choice(app, sources, plan, &smoothing->options, &choices[i], &told, err);
+        status = make_choice(app, statistics, plan, &smoothing->options, &choices[i], &told, err);
     }
     if (!status) status = smooth_choose_all(app, plan, &smoothing->options, choices, n, err);
     free(choices);
     return status;
 }
 
-static enum status decide_stored(struct app *app, struct plan *plan, struct smoothing *smoothing, const struct sources *sources, struct err *err)
+static enum status decide_stored(struct app *app, struct plan *plan, struct smoothing *smoothing, const struct statistics *statistics,
+                                 struct err *err)
 {
     const size_t first = smoothing->n_outcomes;
     if ((!smoothing->options.runtime && smoothing->options.folding) || smoothing->options.gain) return OK;
@@ -387,21 +376,22 @@ static enum status decide_stored(struct app *app, struct plan *plan, struct smoo
     enum status status = served ? add_singles(plan, smoothing, served, err) : err_set(err, ERR_MEMORY, "out of memory");
     free(served);
     if (!status) status = make_outcomes(smoothing, err);
-    return status ? status : decide(app, plan, smoothing, sources, first, err);
+    return status ? status : decide(app, plan, smoothing, statistics, first, err);
 }
 
 static enum status from_statistics(struct app *app, struct plan *plan, struct smoothing *smoothing, struct err *err)
 {
-    struct sources sources = { 0 };
+    struct statistics statistics = { 0 };
     char name[200];
     const char *path = smoothing->options.path;
     smooth_stat_text(&smoothing->options.stat, smoothing->stat);
-    enum status status = open_sources(app, path, &sources, err);
+    enum status status = path ? statistics_open(app, path, &statistics, err) : OK;
     if (!status) status = make_outcomes(smoothing, err);
-    if (!status) status = decide(app, plan, smoothing, &sources, 0, err);
-    if (!status) status = decide_stored(app, plan, smoothing, &sources, err);
+    if (!status) status = decide(app, plan, smoothing, &statistics, 0, err);
+    if (!status) status = decide_stored(app, plan, smoothing, &statistics, err);
+    if (statistics.set) smoothing->statistics_nbytes = statistics.set->nbytes;
     if (status && path) status = err_wrap(err, status, "--smooth '%s'", err_name(path, strlen(path), name, sizeof name));
-    close_sources(&sources);
+    statistics_close(&statistics);
     return status;
 }
 
@@ -422,6 +412,16 @@ static enum status check_effect(const struct smoothing *smoothing, struct err *e
     return err_set(err, ERR_USAGE, "no group could be migrated%s%s%s: %s", *name ? " ('" : "", name, *name ? "' and others)" : "", why);
 }
 
+/* What stays for the run, and what was there before it. */
+static void count_memory(struct plan *plan, struct smoothing *smoothing)
+{
+    uint64_t stays = smoothing->folds.nbytes + smoothing->recipe_json_nbytes + smoothing->recipe_scales_nbytes + smoothing->inc_json_nbytes;
+    for (size_t i = 0; smoothing->input_scales && i < plan->n_tensors; i++)
+        if (smoothing->input_scales[i]) stays += plan->entries[i].shape.n_matrices * plan->entries[i].shape.cols * sizeof(float);
+    plan->smoothing_nbytes = stays;
+    plan->planning_nbytes = size_max(plan->planning_nbytes, smoothing->statistics_nbytes + drop_factors(smoothing));
+}
+
 enum status plan_smooth(struct app *app, struct plan *plan, struct err *err)
 {
     struct smooth_options options;
@@ -439,18 +439,14 @@ enum status plan_smooth(struct app *app, struct plan *plan, struct err *err)
     if (!status) status = apply_all(plan, smoothing, err);
     if (!status) status = check_effect(smoothing, err);
     if (!status) status = smooth_recipe_make(app, plan, smoothing, err);
+    count_memory(plan, smoothing);
     return status;
 }
 
 void smoothing_free(struct smoothing *smoothing)
 {
     if (!smoothing) return;
-    for (size_t i = 0; i < smoothing->n_outcomes; i++) {
-        free(smoothing->outcomes[i].s);
-        free(smoothing->outcomes[i].consumers);
-        free(smoothing->outcomes[i].producers);
-        free(smoothing->outcomes[i].others);
-    }
+    drop_factors(smoothing);
     for (uint64_t i = 0; smoothing->input_scales && i < smoothing->n_tensors; i++) free(smoothing->input_scales[i]);
     free(smoothing->input_scales);
     free(smoothing->outcomes);

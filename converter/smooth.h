@@ -34,7 +34,7 @@ struct smooth_outcome {
     double loss, identity_loss; /* NAN: not known */
     uint64_t n_clipped, n_dead;
     double deviation; /* largest relative change of the function by rounding, of a channel */
-    float *s; /* [n] factors as chosen; NULL when left. Owned, as those below */
+    float *s; /* [n] factors as chosen; NULL when left, and once the plan is made, as those below. Owned */
     float *consumers; /* [n] what input columns are multiplied by */
     bool has_act; /* ranges of the input were known: its 8-bit parameters after migration */
     struct qdq_linear act;
@@ -60,6 +60,7 @@ struct smoothing {
     struct folds folds;
     float **input_scales; /* a tensor each, or NULL; owned */
     uint64_t n_tensors;
+    uint64_t statistics_nbytes; /* memory of the statistics, while they were there */
     char stat[32]; /* the statistic, as text */
     char *recipe_json; /* what --smooth-recipe-out writes, and its factors as a safetensors file; NULL: not wanted. Owned */
     uint8_t *recipe_scales;

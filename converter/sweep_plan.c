@@ -14,10 +14,10 @@
 #include "base/size.h"
 #include "converter/recipe.h"
 #include "converter/smooth.h"
+#include "converter/statistics.h"
 #include "converter/sweep_run.h"
 #include "converter/table_head.h"
 #include "converter/tile_read.h"
-#include "smoothquant/stats_kind.h"
 
 /* ---- settings of one variant ------------------------------------------------------------------------------------------------------ */
 
@@ -360,10 +360,9 @@ static enum status open_importances(struct sweep *sweep, struct err *err)
     return OK;
 }
 
-static enum status weigh(struct sweep *sweep, struct name_map *map, const struct stats_set *set, struct err *err)
+static enum status weigh(struct sweep *sweep, struct stats_lookup *lookup, struct err *err)
 {
-    struct stats_lookup *lookup = NULL;
-    enum status status = stats_lookup_open(set, map, &lookup, err);
+    enum status status = OK;
     for (size_t i = 0; i < sweep->n_items && !status; i++) {
         const struct sweep_item *item = &sweep->items[i];
         if (!(item->wanted || item->observed) || !is_coded(sweep, i)) continue;
@@ -371,25 +370,18 @@ static enum status weigh(struct sweep *sweep, struct name_map *map, const struct
         for (struct sweep_migration *at = sweep->migrations; at && !status; at = at->next)
             if (at->folds.of[i] && at->folds.of[i]->cols) status = weigh_item(sweep, lookup, i, at->folds.of[i], &at->importances[i], err);
     }
-    stats_lookup_close(lookup);
     return status;
 }
 
 static enum status make_importance(struct sweep *sweep, struct err *err)
 {
-    char *map_path = NULL;
-    struct name_map *map = NULL;
-    struct stats_set *set = NULL;
-    struct app *app = sweep->app;
-    if (!settings_given(&app->settings, SET_IMATRIX)) return OK;
-    enum status status = app_config_path(app, "names.yaml", &map_path, err);
-    if (!status) status = name_map_open(app->io, map_path, &map, err);
-    free(map_path);
-    if (!status) status = stats_open(app->io, settings_text(&app->settings, SET_IMATRIX), 0, &set, NULL, err);
+    struct statistics statistics;
+    const struct settings *settings = &sweep->app->settings;
+    if (!settings_given(settings, SET_IMATRIX)) return OK;
+    enum status status = statistics_open(sweep->app, settings_text(settings, SET_IMATRIX), &statistics, err);
     if (!status) status = open_importances(sweep, err);
-    if (!status) status = weigh(sweep, map, set, err);
-    stats_close(set);
-    name_map_close(map);
+    if (!status) status = weigh(sweep, statistics.lookup, err);
+    statistics_close(&statistics);
     sweep->table->weighted = true;
     return status;
 }
