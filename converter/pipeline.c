@@ -15,18 +15,12 @@
 
 #include "base/digest.h"
 #include "base/pool.h"
+#include "converter/group_observe.h"
 #include "converter/jobs.h"
 #include "converter/progress.h"
 #include "converter/scan.h"
 #include "converter/smooth.h"
 #include "converter/tile_read.h"
-#include "number/choose.h"
-
-/* Errors of the candidates of a group, those of its tiles so far added in binary64. */
-struct error_total {
-    uint64_t group;
-    double sums[CANDIDATES_MAX];
-};
 
 struct worker {
     uint8_t *source; /* tiles of a job as read */
@@ -202,13 +196,15 @@ static struct codec_tile tile_of(const struct pipeline *pipeline, size_t i, cons
 static bool next_piece(const struct pipeline *pipeline, size_t i, const struct tile *place, struct codec_piece *piece)
 {
     const struct plan_entry *entry = &pipeline->plan->entries[i];
-    if (pipeline->observing->pass != OBSERVE_MATRICES) return codec_next_piece(&entry->verdict.quant, &entry->shape, place, piece);
-    const uint64_t step = shape_matrix_rows(&entry->shape), row = piece->at.row + piece->at.n_rows;
-    if (row >= place->n_rows) return false;
-    const uint64_t left = step - (place->row + row) % step;
-    piece->at = (struct tile){ .row = row, .n_rows = left < place->n_rows - row ? left : place->n_rows - row, .n_cols = place->n_cols };
-    piece->group = (place->row + row) / step;
-    return true;
+    if (pipeline->observing->pass == OBSERVE_MATRICES) return matrix_next_piece(&entry->shape, place, piece);
+    return codec_next_piece(&entry->verdict.quant, &entry->shape, place, piece);
+}
+
+static struct observed_tile observed_of(const struct pipeline *pipeline, size_t i, const struct tile *place, const struct codec_tile *tile,
+                                        const struct worker *worker)
+{
+    const struct plan_entry *entry = &pipeline->plan->entries[i];
+    return (struct observed_tile){ &entry->verdict.quant, pipeline->app->kernels, &entry->shape, place, tile, &worker->scratch };
 }
 
 /* Adds the ranges of a tile to those of its groups or matrices. Ranges need no order. */
@@ -233,58 +229,20 @@ static enum status observe_ranges(struct pipeline *pipeline, size_t i, const str
     return OK;
 }
 
-/* Errors of a tile's groups: the scale of a group that is complete is chosen at once; those of the others go to the worker, one behind the other. */
 static void observe_errors(struct pipeline *pipeline, size_t i, const struct tile *place, struct worker *worker)
 {
-    const struct quant *quant = &pipeline->plan->entries[i].verdict.quant;
-    const struct range *ranges = pipeline->observing->ranges;
     const struct codec_tile tile = tile_of(pipeline, i, migrate(pipeline, i, place, worker->source, worker), place);
-    struct codec_piece piece = { 0 };
-    struct error_total *out = worker->errors;
-    while (next_piece(pipeline, i, place, &piece)) {
-        const struct codec_tile part = codec_part(&tile, &piece.at);
-        out->group = piece.group;
-        codec_observe_errors(quant, pipeline->app->kernels, &part, &worker->scratch, ranges[piece.group], out->sums);
-        if (piece.complete) quant_choose(quant, ranges[piece.group], out->sums, &pipeline->given[i][piece.group]);
-        else out++;
-    }
-    worker->n_errors = (size_t)(out - worker->errors);
-}
-
-/* Adds a tile's errors; the choice is made anew each time, so it stands once the group's last tile has passed. */
-static void fold_errors(struct pipeline *pipeline, const struct quant *quant, const struct worker *worker)
-{
-    struct observing *observing = pipeline->observing;
-    for (size_t k = 0; k < worker->n_errors; k++) {
-        const struct error_total *part = &worker->errors[k];
-        struct error_total *total = &observing->totals[part->group % observing->n_totals];
-        if (total->group != part->group) *total = (struct error_total){ .group = part->group };
-        for (uint32_t c = 0; c < CANDIDATES_MAX; c++) total->sums[c] += part->sums[c];
-        quant_choose(quant, observing->ranges[part->group], total->sums, &pipeline->given[observing->entry][part->group]);
-    }
+    const struct observed_tile observed = observed_of(pipeline, i, place, &tile, worker);
+    worker->n_errors = group_errors(&observed, pipeline->observing->ranges, pipeline->given[i], worker->errors);
 }
 
 /* ---- the weights of the one group ---- */
 
-/* Where spans go: to a part, or to the observer. */
-struct span_target {
-    struct choose_stream *stream;
-    struct learn_part *part;
-};
-
-static void take_span(void *context, const float *x, const float *weight, size_t n)
-{
-    const struct span_target *target = context;
-    if (target->part) choose_stream_observe(target->stream, x, weight, n, target->part);
-    else choose_stream_span(target->stream, x, n);
-}
-
 static void read_spans(struct pipeline *pipeline, size_t i, const struct tile *place, struct worker *worker, struct learn_part *part)
 {
     const struct codec_tile tile = tile_of(pipeline, i, migrate(pipeline, i, place, worker->source, worker), place);
-    struct span_target target = { pipeline->observing->stream, part };
-    struct codec_fault unused; /* the first pass has found them */
-    codec_observe_spans(pipeline->app->kernels, &tile, &worker->scratch, take_span, &target, &unused);
+    const struct observed_tile observed = observed_of(pipeline, i, place, &tile, worker);
+    group_weights(&observed, pipeline->observing->stream, part);
 }
 
 /* Before a tile's turn: its range, in the first pass, and what a learner asks of it. */
@@ -319,7 +277,9 @@ static enum status observe_job(void *context, unsigned worker_index, const struc
     else if (!status) status = observe_ranges(pipeline, job->tensor, &place, worker, err);
     if (status) return status;
     if (!turn_wait(&observing->turn, job->ticket)) return err_set(err, ERR_CANCELLED, "stopped");
-    if (observing->pass == OBSERVE_ERRORS) fold_errors(pipeline, &entry->verdict.quant, worker);
+    if (observing->pass == OBSERVE_ERRORS)
+        group_errors_add(&entry->verdict.quant, observing->ranges, worker->errors, worker->n_errors, observing->totals, observing->n_totals,
+                         pipeline->given[job->tensor]);
     if (observing->pass == OBSERVE_WEIGHTS) fold_weights(pipeline, job->tensor, &place, worker);
     turn_done(&observing->turn, job->ticket);
     progress_add(pipeline->progress, plane_tile_nbytes(&entry->source, job->first_tile));

@@ -21,6 +21,7 @@
 #include "container/prequant.h"
 #include "container/shown.h"
 #include "converter/fused.h"
+#include "converter/group_observe.h"
 #include "converter/importance.h"
 #include "converter/scan.h"
 #include "converter/smooth.h"
@@ -279,15 +280,6 @@ static enum status plan_carry(struct plan *plan, size_t i, struct err *err)
     return plan_planes(plan, i, quant, err);
 }
 
-/* Groups that a tile may end in the middle of: the squares of its first and of its last row of them, or the one it belongs to. */
-static size_t open_groups(const struct plan_entry *entry)
-{
-    const struct quant *quant = &entry->verdict.quant;
-    const struct tile tile = plane_tile(&entry->source, 0);
-    if (!entry->spans || quant->format->family->candidates(quant) == 1) return 0;
-    return quant->group_kind == GROUP_SQUARE ? (size_t)((tile.n_rows > 1 ? 2 : 1) * quant_groups_per_row(quant, tile.n_cols)) : 1;
-}
-
 /* Bytes that the pipeline holds while it finds the scales of groups over several tiles: ranges and scales of one tensor, scales of some others. */
 static uint64_t observed_nbytes(const struct plan_entry *entry)
 {
@@ -322,7 +314,7 @@ static enum status plan_quantise(struct plan *plan, size_t i, struct err *err)
     enum status status = check_spans(plan, i, err);
     if (status) return status;
     if (choose_observer(quant->rule)) plan->slot_nbytes = CHOOSE_NBYTES;
-    plan->n_open_groups = (size_t)size_max(plan->n_open_groups, open_groups(entry));
+    if (entry->spans) plan->n_open_groups = (size_t)size_max(plan->n_open_groups, group_open_count(quant, &entry->source));
     if (entry->spans) plan->observed_nbytes = size_max(plan->observed_nbytes, observed_nbytes(entry));
     entry->n_reads = 1u + quant->tensor_scale;
     if (entry->spans) entry->n_reads += choose_reads(quant->rule) ? choose_passes(quant->rule) : family->candidates(quant) > 1 ? 2u : 1u;

@@ -13,14 +13,9 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "converter/group_observe.h"
 #include "converter/jobs.h"
 #include "converter/sweep_run.h"
-
-/* Errors of the candidates of a group, those of its tiles so far added in binary64. */
-struct error_total {
-    uint64_t group;
-    double sums[CANDIDATES_MAX];
-};
 
 enum want { WANT_RANGES, WANT_ERRORS, WANT_WEIGHTS, WANT_NOTHING };
 
@@ -63,14 +58,6 @@ static bool is_active(const struct sweep *sweep, const struct watch *watch)
     return watch->want != WANT_NOTHING && cell_of(sweep, watch)->stream == sweep->watching->number;
 }
 
-/* Groups that a tile may end in the middle of, as of plan.c; 0 where nothing is searched. */
-static size_t open_groups(const struct quant *quant, const struct plane *geometry)
-{
-    if (choose_reads(quant->rule) || quant->format->family->candidates(quant) == 1 || !plane_tile_count(geometry)) return 0;
-    const struct tile tile = plane_tile(geometry, 0);
-    return quant->group_kind == GROUP_SQUARE ? (size_t)((tile.n_rows > 1 ? 2 : 1) * quant_groups_per_row(quant, tile.n_cols)) : 1;
-}
-
 /* ---- one tile ---------------------------------------------------------------------------------------------------------------------- */
 
 /* Adds the range of a part of the tile. Ranges need no order. */
@@ -102,13 +89,10 @@ static enum status add_ranges(struct sweep *sweep, const struct watch *watch, co
 static enum status add_matrices(struct sweep *sweep, const struct codec_tile *tile, const struct tile *place, struct range *ranges,
                                 struct sweep_worker *worker, struct err *err)
 {
-    const uint64_t step = shape_matrix_rows(&sweep->items[sweep->watching->item].shape);
+    struct codec_piece piece = { 0 };
     enum status status = OK;
-    for (uint64_t row = 0, n; row < place->n_rows && !status; row += n) {
-        n = size_min(step - (place->row + row) % step, place->n_rows - row);
-        const struct tile at = { .row = row, .n_rows = n, .n_cols = place->n_cols };
-        status = add_range(sweep, tile, &at, &ranges[(place->row + row) / step], worker, err);
-    }
+    while (!status && matrix_next_piece(&sweep->items[sweep->watching->item].shape, place, &piece))
+        status = add_range(sweep, tile, &piece.at, &ranges[piece.group], worker, err);
     return status;
 }
 
@@ -125,54 +109,16 @@ static enum status add_all_matrices(struct sweep *sweep, const struct tile *plac
     return status;
 }
 
-/* The scale of a group that is complete is chosen at once; the errors of others are kept, one behind the other. */
-static size_t take_errors(struct sweep *sweep, const struct watch *watch, const struct codec_tile *tile, const struct tile *place,
-                          struct sweep_worker *worker, struct error_total *out)
+static struct observed_tile observed_of(const struct sweep *sweep, const struct watch *watch, const struct tile *place, const struct codec_tile *tile,
+                                        const struct sweep_worker *worker)
 {
-    const struct sweep_cell *cell = cell_of(sweep, watch);
     const size_t item = sweep->watching->item;
-    struct group_scale *given = sweep->lanes[watch->lane].given[item];
-    struct codec_piece piece = { 0 };
-    size_t n = 0;
-    while (codec_next_piece(cell->quant, &sweep->items[item].shape, place, &piece)) {
-        const struct codec_tile part = codec_part(tile, &piece.at);
-        out[n].group = piece.group;
-        codec_observe_errors(cell->quant, sweep->app->kernels, &part, &worker->scratch, watch->ranges[piece.group], out[n].sums);
-        if (piece.complete) quant_choose(cell->quant, watch->ranges[piece.group], out[n].sums, &given[piece.group]);
-        else n++;
-    }
-    return n;
+    return (struct observed_tile){ cell_of(sweep, watch)->quant, sweep->app->kernels, &sweep->items[item].shape, place, tile, &worker->scratch };
 }
 
-static void fold_errors(struct sweep *sweep, struct watch *watch, const struct error_total *parts, size_t n)
+static struct group_scale *given_of(const struct sweep *sweep, const struct watch *watch)
 {
-    const struct quant *quant = cell_of(sweep, watch)->quant;
-    for (size_t k = 0; k < n; k++) {
-        struct error_total *total = &watch->totals[parts[k].group % watch->per_row];
-        if (total->group != parts[k].group) *total = (struct error_total){ .group = parts[k].group };
-        for (uint32_t c = 0; c < CANDIDATES_MAX; c++) total->sums[c] += parts[k].sums[c];
-        quant_choose(quant, watch->ranges[total->group], total->sums, &sweep->lanes[watch->lane].given[sweep->watching->item][total->group]);
-    }
-}
-
-struct span_target {
-    struct choose_stream *stream;
-    struct learn_part *part; /* NULL: to the observer */
-};
-
-static void take_span(void *context, const float *x, const float *weight, size_t n)
-{
-    const struct span_target *target = context;
-    if (target->part) choose_stream_observe(target->stream, x, weight, n, target->part);
-    else choose_stream_span(target->stream, x, n);
-}
-
-static void read_spans(const struct sweep *sweep, struct watch *watch, const struct codec_tile *tile, const struct sweep_worker *worker,
-                       struct learn_part *part)
-{
-    struct span_target target = { &watch->stream, part };
-    struct codec_fault unused; /* the ranges have found them */
-    codec_observe_spans(sweep->app->kernels, tile, &worker->scratch, take_span, &target, &unused);
+    return sweep->lanes[watch->lane].given[sweep->watching->item];
 }
 
 /* What a watch does before the tile's turn. */
@@ -183,9 +129,10 @@ static enum status look(struct sweep *sweep, size_t w, const struct tile *place,
     if (!is_active(sweep, watch)) return OK;
     x = sweep_migrate(cell_of(sweep, watch)->fold, place, x, worker);
     const struct codec_tile tile = sweep_codec_tile(sweep, cell_of(sweep, watch), sweep->watching->item, place, x);
+    const struct observed_tile observed = observed_of(sweep, watch, place, &tile, worker);
     worker->n_errors[w] = 0;
     if (watch->want == WANT_ERRORS) {
-        worker->n_errors[w] = take_errors(sweep, watch, &tile, place, worker, *errors);
+        worker->n_errors[w] = group_errors(&observed, watch->ranges, given_of(sweep, watch), *errors);
         *errors += worker->n_errors[w];
         return OK;
     }
@@ -193,7 +140,7 @@ static enum status look(struct sweep *sweep, size_t w, const struct tile *place,
     if (watch->want == WANT_RANGES || watch->stream.pass == 1) status = add_ranges(sweep, watch, &tile, place, worker, err);
     if (status || watch->want == WANT_RANGES || !watch->stream.learns) return status;
     worker->learnt[w] = (struct learn_part){ 0 };
-    read_spans(sweep, watch, &tile, worker, &worker->learnt[w]);
+    group_weights(&observed, &watch->stream, &worker->learnt[w]);
     return OK;
 }
 
@@ -204,7 +151,8 @@ static void settle(struct sweep *sweep, const struct tile *place, const float *x
     for (size_t w = 0; w < sweep->watching->n; w++) {
         struct watch *watch = &sweep->watching->watches[w];
         if (!is_active(sweep, watch)) continue;
-        fold_errors(sweep, watch, errors, worker->n_errors[w]);
+        group_errors_add(cell_of(sweep, watch)->quant, watch->ranges, errors, worker->n_errors[w], watch->totals, watch->per_row,
+                         given_of(sweep, watch));
         errors += worker->n_errors[w];
         if (watch->want != WANT_WEIGHTS) continue;
         if (watch->stream.learns) {
@@ -213,7 +161,8 @@ static void settle(struct sweep *sweep, const struct tile *place, const float *x
         }
         const float *migrated = sweep_migrate(cell_of(sweep, watch)->fold, place, x, worker);
         const struct codec_tile tile = sweep_codec_tile(sweep, cell_of(sweep, watch), sweep->watching->item, place, migrated);
-        read_spans(sweep, watch, &tile, worker, NULL);
+        const struct observed_tile observed = observed_of(sweep, watch, place, &tile, worker);
+        group_weights(&observed, &watch->stream, NULL);
     }
 }
 
@@ -273,7 +222,7 @@ static void fail_lane(struct sweep *sweep, struct watch *watch)
 static void first_candidates(struct sweep *sweep, struct watch *watch)
 {
     const struct quant *quant = cell_of(sweep, watch)->quant;
-    struct group_scale *given = sweep->lanes[watch->lane].given[sweep->watching->item];
+    struct group_scale *given = given_of(sweep, watch);
     for (size_t g = 0; g < watch->n_groups; g++)
         if (!quant->format->family->candidate(quant, watch->ranges[g], 0, &given[g])) {
             fail_lane(sweep, watch);
@@ -285,7 +234,7 @@ static void first_candidates(struct sweep *sweep, struct watch *watch)
 static void advance(struct sweep *sweep, struct watch *watch)
 {
     const struct quant *quant = cell_of(sweep, watch)->quant;
-    struct group_scale *given = sweep->lanes[watch->lane].given[sweep->watching->item];
+    struct group_scale *given = given_of(sweep, watch);
     if (watch->want == WANT_WEIGHTS) {
         if (choose_stream_next(&watch->stream)) return;
         watch->want = WANT_NOTHING;
@@ -332,7 +281,7 @@ static enum status give_workers(struct sweep *sweep, const struct watch *watches
     size_t n_open = 1;
     for (size_t k = 0; k < n; k++) {
         const struct sweep_cell *cell = cell_of(sweep, &watches[k]);
-        n_open += open_groups(cell->quant, &sweep->streams[cell->stream].geometry);
+        n_open += group_open_count(cell->quant, &sweep->streams[cell->stream].geometry);
     }
     for (unsigned w = 0; w < sweep->n_workers; w++) {
         struct sweep_worker *worker = &sweep->workers[w];
@@ -529,9 +478,9 @@ uint64_t sweep_held_nbytes(const struct sweep *sweep, size_t item)
         if (has_matrices(sweep, v, item)) total += shape->n_matrices * (sizeof(float) + sizeof(struct range));
         if (!watched(sweep, v, item)) continue;
         const uint64_t per_row = quant_groups_per_row(quant, shape->cols), rows = quant_scale_rows(quant, shape->rows, shape_matrix_rows(shape));
-        total +=
-            per_row * rows * (sizeof(struct range) + sizeof(struct group_scale)) + per_row * sizeof(struct error_total) + CHOOSE_NBYTES +
-            sweep->n_workers * (open_groups(quant, &sweep->streams[cell->stream].geometry) * sizeof(struct error_total) + sizeof(struct learn_part));
+        total += per_row * rows * (sizeof(struct range) + sizeof(struct group_scale)) + per_row * sizeof(struct error_total) + CHOOSE_NBYTES +
+                 sweep->n_workers *
+                     (group_open_count(quant, &sweep->streams[cell->stream].geometry) * sizeof(struct error_total) + sizeof(struct learn_part));
     }
     return total;
 }
