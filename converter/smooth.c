@@ -141,18 +141,33 @@ static bool can_take(const struct plan *plan, const struct smooth_outcome *outco
     return false;
 }
 
+static bool can_store(const struct plan *plan)
+{
+    return plan->writer->quantised && !plan->writer->blocks;
+}
+
+bool smooth_check_sides(const struct plan *plan, struct smooth_outcome *outcome)
+{
+    const struct smooth_group *group = outcome->group;
+    if (outcome->fate == SMOOTH_STORED && !can_store(plan)) leave(outcome, "factors beside the weights are held by .llmq files only");
+    else if (!can_take(plan, outcome) && group->consumers[0].along_rows)
+        leave(outcome, "its inputs lie along the rows, beside which no factors can stand");
+    else if (!can_take(plan, outcome)) leave(outcome, "its weights are not quantised, and factors stand beside quantised ones only");
+    else if (outcome->fate == SMOOTH_FOLDED && check_sides(plan, group->consumers, group->n_consumers, outcome))
+        check_sides(plan, group->producers, group->n_producers, outcome);
+    return outcome->fate != SMOOTH_LEFT;
+}
+
 static void check_group(const struct plan *plan, const struct smooth_options *options, struct smooth_outcome *outcome)
 {
     const struct smooth_group *group = outcome->group;
     outcome->fate = options->folding && group->n_producers ? SMOOTH_FOLDED : SMOOTH_STORED;
     if (group->n_producers && !(options->kinds >> group->kind & 1)) leave(outcome, "--smooth-groups leaves it out");
     else if (!has_target(plan, group)) leave(outcome, "nothing behind it is quantised");
-    else if (!can_take(plan, outcome)) leave(outcome, "its inputs lie along the rows, beside which no factors can stand");
     else if (group->on_request && !smooth_is_searched(plan, options, group))
         leave(outcome, "all experts stand behind it: only --alpha auto tries it");
-    else if (outcome->fate == SMOOTH_FOLDED && !check_sides(plan, group->consumers, group->n_consumers, outcome)) return;
-    else if (outcome->fate == SMOOTH_FOLDED && !check_sides(plan, group->producers, group->n_producers, outcome)) return;
-    else if (options->gain && !smooth_has_gain(plan, group)) leave(outcome, "there is no norm before it, whose gain could be its statistic");
+    else if (smooth_check_sides(plan, outcome) && options->gain && !smooth_has_gain(plan, group))
+        leave(outcome, "there is no norm before it, whose gain could be its statistic");
 }
 
 /* What a search cannot judge it leaves; factors that are given need no judgement. */
@@ -237,11 +252,6 @@ static enum status fold_group(const struct plan *plan, struct smoothing *smoothi
     return status;
 }
 
-static bool can_store(const struct plan *plan)
-{
-    return plan->writer->quantised && !plan->writer->blocks;
-}
-
 static enum status check_storage(const struct plan *plan, const struct smooth_options *options, struct err *err)
 {
     if (can_store(plan) || (options->folding && !options->runtime)) return OK;
@@ -258,8 +268,6 @@ static enum status store_group(struct plan *plan, struct smoothing *smoothing, c
         struct plan_entry *entry = &plan->entries[side->tensor];
         const uint64_t n = entry->shape.n_matrices * entry->shape.cols;
         float **scales = &smoothing->input_scales[side->tensor];
-        if (!can_store(plan))
-            return err_set(err, ERR_UNSUPPORTED, "'%s': factors beside the weights are held by .llmq files only", outcome->group->id);
         if (!takes_factors(plan, outcome, side)) continue;
         if (!*scales) {
             *scales = malloc((size_t)n * sizeof **scales + 1);

@@ -74,6 +74,9 @@ struct smoothing {
 enum status plan_smooth(struct app *app, struct plan *plan, struct err *err);
 void smoothing_free(struct smoothing *smoothing); /* NULL allowed */
 
+/* False, with the outcome left and the reason in it, when a tensor of the group cannot be multiplied, or no factors can stand beside it. */
+bool smooth_check_sides(const struct plan *plan, struct smooth_outcome *outcome);
+
 /* Adds the files that --smooth-recipe-out and --smooth-inc-json ask for to a set that is committed with the output. */
 enum status smooth_write_files(const struct plan *plan, struct outset *set, struct err *err);
 

@@ -204,6 +204,7 @@ static enum status read_group(struct replay *replay, const cJSON *item, size_t i
         status = err_set(err, ERR_DATA, "kind is '%.40s', but %s in the model", kind, smooth_kind_name(outcome.group->kind));
     }
     if (!status) status = check_new(smoothing, outcome.group, err);
+    if (!status && !smooth_check_sides(replay->plan, &outcome)) status = err_set(err, ERR_UNSUPPORTED, "%s", outcome.why);
     if (!status) status = add_outcome(smoothing, &outcome, err);
     if (!status) {
         struct smooth_outcome *added = &smoothing->outcomes[smoothing->n_outcomes - 1];
@@ -263,7 +264,9 @@ static enum status leave_others(struct smoothing *smoothing, struct err *err)
     for (size_t i = 0; i < smoothing->groups.n_groups && !status; i++) {
         bool named = false;
         for (size_t k = 0; k < n && !named; k++) named = smoothing->outcomes[k].group == &smoothing->groups.groups[i];
-        struct smooth_outcome outcome = { .group = &smoothing->groups.groups[i], .alpha = (double)NAN, .loss = (double)NAN, .identity_loss = (double)NAN };
+        struct smooth_outcome outcome = {
+            .group = &smoothing->groups.groups[i], .alpha = (double)NAN, .loss = (double)NAN, .identity_loss = (double)NAN
+        };
         snprintf(outcome.why, sizeof outcome.why, "the recipe leaves it out");
         if (!named) status = add_outcome(smoothing, &outcome, err);
     }

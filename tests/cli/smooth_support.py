@@ -30,7 +30,7 @@ def widen(dtype, data, shape):
 
 def rounded(dtype, x):
     """binary32 values as the dtype keeps them."""
-    if dtype == "F32":
+    if dtype in ("F32", "F64"):
         return x.astype(F32)
     return widen(dtype, bf16(x) if dtype == "BF16" else np.asarray(x).astype(np.float16).tobytes(), np.shape(x)).astype(F32)
 

@@ -197,6 +197,14 @@ class Recipes(SmoothTest):
                      ["plan", "--in", "other", "--smooth-recipe", "r.json", *TARGET]):
             self.refused(1, args, "r.json", "other tensors")
 
+    def test_of_a_model_whose_types_cannot_be_written(self):
+        """Names and shapes are those of the recipe's model, norms are F64: refused by name, whether it is replayed or undone."""
+        model, _ = self.make()
+        self.convert("m", "a.llmq", "--smooth", "m.stats", "--smooth-recipe-out", "r.json", *TARGET)
+        save_model(self.path("wide"), model, norm_dtype="F64")
+        for args in (["convert", "--in", "wide", "--out", "b.llmq", "--smooth-recipe", "r.json", *TARGET], ["smooth", "--in", "wide", "--out", "e", "--inverse", "r.json"]):
+            self.refused(1, args, "r.json", "input_layernorm.weight", "cannot be written")
+
     def test_damage(self):
         self.make()
         self.convert("m", "a.llmq", "--smooth", "m.stats", "--alpha", "0.5", "--smooth-recipe-out", "r.json", *TARGET)
