@@ -55,7 +55,7 @@ static enum status read_factors(const struct replay *replay, const cJSON *item, 
 static enum status check_shared(const struct smooth_group *group, const float *s, struct err *err)
 {
     for (uint64_t j = 0; group->share_heads > 1 && j < group->n; j++) {
-        const uint64_t first = smooth_group_producer(group, j) / group->share_run * group->share_heads * group->share_run + j % group->share_run;
+        const uint64_t first = smooth_group_first(group, smooth_group_producer(group, j));
         if (s[j] != s[first])
             return err_set(err, ERR_DATA, "factors %llu and %llu share a channel and differ", (unsigned long long)first, (unsigned long long)j);
     }

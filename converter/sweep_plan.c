@@ -107,19 +107,11 @@ static enum status make_items(struct sweep *sweep, const struct plan *plan, stru
 
 /* ---- cells ------------------------------------------------------------------------------------------------------------------------ */
 
-static bool same_quant(const struct quant *a, const struct quant *b)
-{
-    return a->format == b->format && a->elem == b->elem && a->group_kind == b->group_kind && a->group == b->group && a->sub_block == b->sub_block &&
-           a->shift_bits == b->shift_bits && a->int_max == b->int_max && a->scale == b->scale && a->rule == b->rule &&
-           !(a->percentile < b->percentile || a->percentile > b->percentile) && a->rounding == b->rounding && a->tensor_scale == b->tensor_scale &&
-           a->blocks == b->blocks;
-}
-
 /* The lane's own copy of the quant. */
 static const struct quant *keep_quant(struct sweep_lane *lane, const struct quant *quant, struct err *err)
 {
     for (struct sweep_quant *at = lane->quants; at; at = at->next)
-        if (same_quant(&at->quant, quant)) return &at->quant;
+        if (quant_same(&at->quant, quant)) return &at->quant;
     struct sweep_quant *kept = malloc(sizeof *kept);
     if (!kept) {
         err_set(err, ERR_MEMORY, "out of memory");

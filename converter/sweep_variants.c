@@ -161,13 +161,6 @@ static void group_text(const struct quant *quant, char out[16])
     snprintf(out, 16, "%.*s", (int)(n - 2 * cut), json + cut);
 }
 
-static bool same_quant(const struct quant *a, const struct quant *b)
-{
-    return a->format == b->format && a->elem == b->elem && a->group_kind == b->group_kind && a->group == b->group && a->sub_block == b->sub_block &&
-           a->shift_bits == b->shift_bits && a->int_max == b->int_max && a->scale == b->scale && a->rule == b->rule &&
-           !(a->percentile < b->percentile || a->percentile > b->percentile) && a->rounding == b->rounding && a->tensor_scale == b->tensor_scale;
-}
-
 struct making {
     struct app *app;
     struct sweep_table *table;
@@ -236,7 +229,7 @@ static enum status skip_double(const struct making *making, size_t number, struc
     char reason[300];
     for (size_t i = 0; i < number; i++) {
         const struct sweep_variant *earlier = &table->variants[i];
-        if (earlier->skipped || !same_strength(earlier, &table->variants[number]) || !same_quant(&making->quants[i], &making->quants[number]))
+        if (earlier->skipped || !same_strength(earlier, &table->variants[number]) || !quant_same(&making->quants[i], &making->quants[number]))
             continue;
         snprintf(reason, sizeof reason, "the same as %s, group size %s, scale rule %s%s%s, which is there already", earlier->format,
                  earlier->group_size, earlier->scale_rule, earlier->alpha_text ? ", alpha " : "", earlier->alpha_text ? earlier->alpha_text : "");

@@ -322,11 +322,6 @@ void arch_config_close(struct arch_config *config)
     free(config);
 }
 
-bool arch_config_is_json(const struct arch_config *config)
-{
-    return config->root != NULL;
-}
-
 bool arch_config_is_gguf(const struct arch_config *config)
 {
     return config->is_gguf;

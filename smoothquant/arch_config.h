@@ -36,7 +36,6 @@ struct arch_config;
 enum status arch_config_open(struct container *container, const char *const *nested, struct arch_config **out, struct err *err);
 void arch_config_close(struct arch_config *config); /* NULL allowed */
 
-bool arch_config_is_json(const struct arch_config *config);
 bool arch_config_is_gguf(const struct arch_config *config);
 
 /* The i-th name by which the model may call its architecture: architectures[0] and model_type of config.json, then the same of the nested ones;

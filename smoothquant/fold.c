@@ -155,12 +155,6 @@ static bool fold_gain(const struct smooth_side *side, const struct dtype *dtype,
     return true;
 }
 
-/* The first consumer channel of producer channel p. */
-static uint64_t first_channel(const struct smooth_group *group, uint64_t p)
-{
-    return p / group->share_run * group->share_heads * group->share_run + p % group->share_run;
-}
-
 void fold_factors_make(const struct smooth_group *group, const float *s, const float *gain, const struct dtype *dtype, struct fold_factors *out)
 {
     const struct smooth_side *side = &group->producers[0];
@@ -168,7 +162,7 @@ void fold_factors_make(const struct smooth_group *group, const float *s, const f
     out->deviation = 0.0;
     out->n_dead = 0;
     for (uint64_t p = 0; p < n_producers; p++) {
-        float factor = s[first_channel(group, p)], left = factor;
+        float factor = s[smooth_group_first(group, p)], left = factor;
         double deviation = 0.0;
         if (gain && !fold_gain(side, dtype, gain[p], factor, &left, &deviation)) {
             out->n_dead++;
@@ -178,7 +172,7 @@ void fold_factors_make(const struct smooth_group *group, const float *s, const f
         out->others[p] = side->root ? 1.0f / sqrtf(left) : 1.0f / left;
         if (!gain) deviation = side->root ? 0.0 : fabs((double)out->producers[p] * (double)left - 1.0);
         if (deviation > out->deviation) out->deviation = deviation;
-        out->consumers[first_channel(group, p)] = left;
+        out->consumers[smooth_group_first(group, p)] = left;
     }
-    for (uint64_t j = 0; j < group->n; j++) out->consumers[j] = out->consumers[first_channel(group, smooth_group_producer(group, j))];
+    for (uint64_t j = 0; j < group->n; j++) out->consumers[j] = out->consumers[smooth_group_first(group, smooth_group_producer(group, j))];
 }

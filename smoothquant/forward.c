@@ -287,11 +287,6 @@ enum status forward_open(const struct forward_options *options, const struct win
     return status;
 }
 
-unsigned forward_workers(const struct forward *forward)
-{
-    return forward->n_workers;
-}
-
 uint64_t forward_kept(const struct forward *forward)
 {
     return forward->kept;

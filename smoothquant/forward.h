@@ -60,9 +60,6 @@ enum status forward_run(struct forward *forward, struct err *err);
 /* Output norm of all tokens; shows INPUT_HEAD to the observer. */
 enum status forward_finish(struct forward *forward, struct err *err);
 
-/* Threads it works on. */
-unsigned forward_workers(const struct forward *forward);
-
 /* Bytes of memory that it holds on to when it is finished. */
 uint64_t forward_kept(const struct forward *forward);
 

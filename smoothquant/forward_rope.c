@@ -13,12 +13,6 @@
 
 #define TWO_PI 6.283185307179586476925
 
-const char *rope_scaling_name(enum rope_scaling scaling)
-{
-    static const char *const names[ROPE_SCALING_COUNT] = { "none", "linear", "llama3", "yarn", "longrope", "dynamic" };
-    return names[scaling];
-}
-
 static double clamp(double x, double low, double high)
 {
     return x < low ? low : x > high ? high : x;

@@ -26,9 +26,6 @@
 
 enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE, ROPE_DYNAMIC, ROPE_SCALING_COUNT };
 
-/* "none", "linear", "llama3", "yarn", "longrope", "dynamic" */
-const char *rope_scaling_name(enum rope_scaling scaling);
-
 /* How a model turns queries and keys. Zero values of the optional ones mean the model's defaults. */
 struct rope {
     enum rope_scaling scaling;

@@ -78,6 +78,12 @@ static inline uint64_t smooth_group_producer(const struct smooth_group *group, u
     return j / group->share_run / group->share_heads * group->share_run + j % group->share_run;
 }
 
+/* The first of the channels that producer channel p makes. */
+static inline uint64_t smooth_group_first(const struct smooth_group *group, uint64_t p)
+{
+    return p / group->share_run * group->share_heads * group->share_run + p % group->share_run;
+}
+
 /* Place of a channel along the axis of a side. */
 static inline uint64_t smooth_side_place(const struct smooth_side *side, uint64_t j)
 {

@@ -38,11 +38,6 @@ enum smooth_family smooth_family_find(const char *name)
     return (enum smooth_family)find_name(family_names, SMOOTH_FAMILY_COUNT, name);
 }
 
-const char *smooth_reduce_name(enum smooth_reduce reduce)
-{
-    return reduce_names[reduce];
-}
-
 enum smooth_reduce smooth_reduce_find(const char *name)
 {
     return (enum smooth_reduce)find_name(reduce_names, SMOOTH_REDUCE_COUNT, name);
@@ -262,12 +257,6 @@ enum status smooth_scales(const struct smooth_channels *channels, enum smooth_fa
     if (!channels->no_power) report->exponent = scale_by_power(channels->w, channels->n, s);
     report->n_dead = revive(channels, share, s);
     return OK;
-}
-
-void smooth_scales_to_producer(const float *s, uint64_t n, uint64_t share_heads, uint64_t share_run, float *out)
-{
-    const struct share share = share_heads > 1 ? (struct share){ share_heads, share_run } : (struct share){ 1, 1 };
-    for (uint64_t p = 0; p < n / share.heads; p++) out[p] = s[first_of(share, p)];
 }
 
 enum status smooth_scales_take(const struct smooth_channels *channels, const float *given, float *s, struct smooth_scale_report *report,

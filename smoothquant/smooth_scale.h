@@ -42,7 +42,6 @@ enum smooth_reduce { SMOOTH_REDUCE_GEOMEAN, SMOOTH_REDUCE_MAX, SMOOTH_REDUCE_COU
 /* "sq", "awq", "duo"; "geomean", "max". SMOOTH_FAMILY_COUNT, SMOOTH_REDUCE_COUNT for another word. */
 const char *smooth_family_name(enum smooth_family family);
 enum smooth_family smooth_family_find(const char *name);
-const char *smooth_reduce_name(enum smooth_reduce reduce);
 enum smooth_reduce smooth_reduce_find(const char *name);
 
 /* Intel's cal_scale for n channels, x >= 0 and w >= 0 finite: no sharing, no clamp, no power of two. weight_min is SMOOTH_WEIGHT_MIN in the original. */
@@ -72,9 +71,6 @@ struct smooth_scale_report {
  * share_heads * share_run no divisor of n. */
 enum status smooth_scales(const struct smooth_channels *channels, enum smooth_family family, double alpha, float *s,
                           struct smooth_scale_report *report, struct err *err);
-
-/* The factors as the producer sees them: out[n / share_heads], one for each producer channel (share as above). */
-void smooth_scales_to_producer(const float *s, uint64_t n, uint64_t share_heads, uint64_t share_run, float *out);
 
 /* Factors that come from elsewhere (an AWQ cache, a recipe), made to agree over sharing heads; dead where not positive and finite. Nothing else is
  * done to them. ERR_USAGE as smooth_scales. */

@@ -36,11 +36,6 @@ enum smooth_loss smooth_loss_find(const char *name)
     return (enum smooth_loss)find_name(loss_names, SMOOTH_LOSS_COUNT, name);
 }
 
-const char *smooth_criterion_name(enum smooth_criterion criterion)
-{
-    return criterion_names[criterion];
-}
-
 enum smooth_criterion smooth_criterion_find(const char *name)
 {
     return (enum smooth_criterion)find_name(criterion_names, SMOOTH_CRITERION_COUNT, name);

@@ -37,7 +37,6 @@ enum smooth_criterion { SMOOTH_JOINT, SMOOTH_MEAN, SMOOTH_MIN, SMOOTH_MAX, SMOOT
 /* "diag", "gram", "sample", "w8a8"; "joint", "mean", "min", "max"; .._COUNT for another word. */
 const char *smooth_loss_name(enum smooth_loss loss);
 enum smooth_loss smooth_loss_find(const char *name);
-const char *smooth_criterion_name(enum smooth_criterion criterion);
 enum smooth_criterion smooth_criterion_find(const char *name);
 
 struct smooth_settings {

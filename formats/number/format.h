@@ -191,6 +191,9 @@ uint32_t quant_side_bits(const struct quant *quant);
 /* False when the tensor is stored as blocks and cols is no multiple of them. */
 bool quant_fits(const struct quant *quant, uint64_t cols);
 
+/* True when both give the same bytes for the same weights. */
+bool quant_same(const struct quant *a, const struct quant *b);
+
 /* "32", "\"channel\"", "\"128x128\"": JSON text of the group. out has at least 16 bytes. */
 const char *quant_group_json(const struct quant *quant, char *out);
 

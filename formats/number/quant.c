@@ -98,6 +98,14 @@ const char *quant_group_json(const struct quant *quant, char *out)
 
 /* ---- coding a group ------------------------------------------------------------------------------------------------------------- */
 
+bool quant_same(const struct quant *a, const struct quant *b)
+{
+    return a->format == b->format && a->elem == b->elem && a->group_kind == b->group_kind && a->group == b->group && a->sub_block == b->sub_block &&
+           a->shift_bits == b->shift_bits && a->int_max == b->int_max && a->scale == b->scale && a->rule == b->rule &&
+           !(a->percentile < b->percentile || a->percentile > b->percentile) && a->rounding == b->rounding && a->tensor_scale == b->tensor_scale &&
+           a->input_scale == b->input_scale && a->blocks == b->blocks;
+}
+
 bool quant_choose(const struct quant *quant, struct range range, const double *errors, struct group_scale *scale)
 {
     const struct family *family = quant->format->family;
