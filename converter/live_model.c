@@ -12,16 +12,24 @@
 
 #include "base/pool.h"
 
+enum status live_arch_open(const struct app *app, struct container *container, struct arch **arch, struct err *err)
+{
+    char *dir = NULL, shown[200];
+    enum status status = app_config_path(app, "arch", &dir, err);
+    if (status == OK) status = arch_open(app->io, dir, settings_text(&app->settings, SET_SMOOTH_MAP), container, arch, err);
+    free(dir);
+    return status == OK ? OK : err_wrap(err, status, "'%s'", err_name(container->path, strlen(container->path), shown, sizeof shown));
+}
+
 enum status live_model_open(const struct app *app, const char *path, struct live_model *live, struct err *err)
 {
-    char *dir = NULL;
+    char shown[200];
     *live = (struct live_model){ 0 };
     enum status status = container_open(app->io, path, &live->container, err);
-    if (status == OK) status = app_config_path(app, "arch", &dir, err);
-    if (status == OK) status = arch_open(app->io, dir, settings_text(&app->settings, SET_SMOOTH_MAP), live->container, &live->arch, err);
-    if (status == OK) status = arch_model_open(live->arch, live->container, &live->model, err);
-    free(dir);
-    return status == OK || !live->container ? status : err_wrap(err, status, "'%s'", path);
+    if (status == OK) status = live_arch_open(app, live->container, &live->arch, err);
+    if (status != OK) return status;
+    status = arch_model_open(live->arch, live->container, &live->model, err);
+    return status == OK ? OK : err_wrap(err, status, "'%s'", err_name(path, strlen(path), shown, sizeof shown));
 }
 
 void live_model_close(struct live_model *live)
@@ -36,8 +44,7 @@ void live_model_close(struct live_model *live)
 static enum status check_ids(const struct token_docs *docs, size_t vocab, struct err *err)
 {
     for (uint64_t i = 0; i < docs->starts[docs->n_docs]; i++)
-        if ((size_t)docs->ids[i] >= vocab)
-            return err_set(err, ERR_DATA, "the tokenizer makes token %d, the model has %zu", (int)docs->ids[i], vocab);
+        if ((size_t)docs->ids[i] >= vocab) return err_set(err, ERR_DATA, "the tokenizer makes token %d, the model has %zu", (int)docs->ids[i], vocab);
     return OK;
 }
 

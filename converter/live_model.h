@@ -22,6 +22,9 @@ struct live_model {
     struct arch_model *model;
 };
 
+/* The architecture of an opened model, from configs/arch or --smooth-map; the sentence names the model. */
+enum status live_arch_open(const struct app *app, struct container *container, struct arch **arch, struct err *err);
+
 /* Opens the model at path; live_model_close also after a failure. */
 enum status live_model_open(const struct app *app, const char *path, struct live_model *live, struct err *err);
 void live_model_close(struct live_model *live);

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "converter/live_model.h"
 #include "converter/smooth_choose.h"
 #include "converter/smooth_recipe.h"
 #include "converter/statistics.h"
@@ -26,10 +27,7 @@
 static enum status open_groups(struct app *app, struct plan *plan, struct smoothing *smoothing, struct err *err)
 {
     struct arch *arch = NULL;
-    char *dir = NULL;
-    enum status status = app_config_path(app, "arch", &dir, err);
-    if (!status) status = arch_open(app->io, dir, smoothing->options.map, plan->container, &arch, err);
-    free(dir);
+    enum status status = live_arch_open(app, plan->container, &arch, err);
     if (status == ERR_UNSUPPORTED && !smoothing->options.folding) return OK;
     if (!status) status = arch_groups(arch, &smoothing->groups, err);
     if (!status && !(smoothing->transposed = calloc(plan->n_tensors + 1, sizeof *smoothing->transposed)))

@@ -125,8 +125,7 @@ static enum status check_alone(const struct settings *settings, struct err *err)
 
 enum status smooth_options_read(const struct settings *settings, struct smooth_options *options, bool *any, struct err *err)
 {
-    *options = (struct smooth_options){ .map = settings_text(settings, SET_SMOOTH_MAP),
-                                        .recipe = settings_text(settings, SET_SMOOTH_RECIPE),
+    *options = (struct smooth_options){ .recipe = settings_text(settings, SET_SMOOTH_RECIPE),
                                         .recipe_out = settings_text(settings, SET_SMOOTH_RECIPE_OUT),
                                         .inc_json = settings_text(settings, SET_SMOOTH_INC_JSON),
                                         .inverse = settings_text(settings, SET_INVERSE),

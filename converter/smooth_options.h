@@ -31,7 +31,7 @@ struct smooth_options {
     double clamp; /* least factor, of the geometric mean */
     uint32_t kinds; /* bit 1 << enum smooth_kind: groups to migrate */
     bool folding, runtime;
-    const char *map, *recipe, *recipe_out, *inc_json, *inverse; /* paths or NULL */
+    const char *recipe, *recipe_out, *inc_json, *inverse; /* paths or NULL */
 };
 
 /* *any is false when nothing is to be migrated. */

@@ -161,7 +161,8 @@ enum llmq_status llmq_model_find(const struct llmq_model *model, const char *nam
 /* One plane of a tensor: a matrix of fields of `bits` bits. Field j of a row stands at bits j * bits .. j * bits + bits
  * - 1 of the row, counted from the least significant bit of its first byte; every row begins on a byte, so it has
  * ceil(cols * bits / 8) bytes. Quantised tensors have the planes "codes", "scales" and, for formats with zero points,
- * "zeros", for those with shifts "shifts", for nvfp4 "tensor_scale" (a float a matrix); kept ones
+ * "zeros", for those with shifts "shifts", for nvfp4 "tensor_scale" (a float a matrix), and
+ * "input_scale" (a float a column of each matrix) where inputs are scaled at run time; llmq_read_rows applies them. Kept ones
  * have "data", or two byte planes ("exponent" and "rest", or "high" and "low"; FORMAT.md 3.1). */
 struct llmq_plane_info {
     const char *name;

@@ -138,8 +138,10 @@ static enum status choose_by_names(const struct io_calls *io, const char *dir, c
     const char *lack = arch->gguf ? "the GGUF keys do not name the architecture" : "there is no config.json that names the architecture";
     if (found == SIZE_MAX) return err_set(err, ERR_UNSUPPORTED, "%s, and the tensors' names fit no file of '%s'", lack, dir);
     if (second != SIZE_MAX)
-        return err_set(err, ERR_UNSUPPORTED, "%s, and the tensors' names fit more than one file, like '%s' and '%s'", lack,
-                       path_base(listing->paths[found]), path_base(listing->paths[second]));
+        return err_set(
+            err, ERR_UNSUPPORTED,
+            "%s, and the tensors' names fit more than one file, like '%s' and '%s' (name the model's folder, or the file with --smooth-map)", lack,
+            path_base(listing->paths[found]), path_base(listing->paths[second]));
     return open_map(io, dir, listing->paths[found], arch, err);
 }
 
